@@ -33,12 +33,12 @@ class Windows(NamedTuple):
     """What the outputs of a pooling read along one axis.
 
     Output `i` covers the inputs `start[i] <= position < stop[i]`, and its average is divided by
-    `count[i]` on this axis (more than `stop - start` where padding counts as zeros).
+    `divisor[i]` on this axis (more than `stop - start` where padding counts as zeros).
     """
 
     start: list[int]
     stop: list[int]
-    count: list[int]
+    divisor: list[int]
 
 
 def pair(op: str, name: str, value: int | Sequence[int], minimum: int = 1) -> Pair:
@@ -108,16 +108,16 @@ def conv_padding(
     >>> conv_padding("conv2d", "same", kernel_size=(3, 5))
     (1, 1, 2, 2)
     """
-    if padding == "same":
-        return same_padding(op, kernel_size, stride, dilation)
-    if padding == "valid":
-        return 0, 0, 0, 0
     if isinstance(padding, str):
+        if padding == "same":
+            return same_padding(op, kernel_size, stride, dilation)
+        if padding == "valid":
+            return 0, 0, 0, 0
         raise ValueError(f"{op}: padding must be 'same', 'valid' or integers, got {padding!r}")
-    if isinstance(padding, Sequence) and len(padding) == 4:
-        top, bottom = pair(op, "padding", padding[:2], minimum=0)
-        left, right = pair(op, "padding", padding[2:], minimum=0)
-        return top, bottom, left, right
+    if isinstance(padding, tuple | list) and len(padding) == 4:
+        top, bottom, left, right = padding
+        vertical = pair(op, "padding", (top, bottom), minimum=0)
+        return *vertical, *pair(op, "padding", (left, right), minimum=0)
     padding_h, padding_w = pair(op, "padding", padding, minimum=0)
     return padding_h, padding_h, padding_w, padding_w
 
@@ -194,20 +194,20 @@ def pool_windows(
 ) -> Windows:
     """The windows of a pooling along one axis, clipped to the input.
 
-    `count` includes the padding on both sides when `count_include_pad`, but never what ceil_mode
+    `divisor` includes the padding on both sides when `count_include_pad`, but never what ceil_mode
     reaches beyond it.
 
     >>> pool_windows(size=5, window=3, stride=2, padding=1, output=3)
-    Windows(start=[0, 1, 3], stop=[2, 4, 5], count=[3, 3, 3])
+    Windows(start=[0, 1, 3], stop=[2, 4, 5], divisor=[3, 3, 3])
     """
     first = [i * stride - padding for i in range(output)]
     start = [max(position, 0) for position in first]
     stop = [min(position + window, size) for position in first]
     if count_include_pad:
-        count = [min(position + window, size + padding) - position for position in first]
+        divisor = [min(position + window, size + padding) - position for position in first]
     else:
-        count = [b - a for a, b in zip(start, stop, strict=True)]
-    return Windows(start, stop, count)
+        divisor = [b - a for a, b in zip(start, stop, strict=True)]
+    return Windows(start, stop, divisor)
 
 
 def adaptive_windows(size: int, output: int) -> Windows:
@@ -216,7 +216,7 @@ def adaptive_windows(size: int, output: int) -> Windows:
     Window i covers floor(i * size / output) to ceil((i + 1) * size / output).
 
     >>> adaptive_windows(size=7, output=3)
-    Windows(start=[0, 2, 4], stop=[3, 5, 7], count=[3, 3, 3])
+    Windows(start=[0, 2, 4], stop=[3, 5, 7], divisor=[3, 3, 3])
     """
     start = [i * size // output for i in range(output)]
     stop = [-(-(i + 1) * size // output) for i in range(output)]
