@@ -1,0 +1,9 @@
+"""The kernel contract on the CPU: Cython loops behind one launch layer."""
+
+from .conv import instruction_set
+from .launch_conv import *
+from .launch_elementwise import *
+from .launch_norm import *
+from .launch_optim import *
+from .launch_pool import *
+from .threads import get_num_threads, set_num_threads

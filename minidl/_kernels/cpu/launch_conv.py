@@ -1,0 +1,313 @@
+"""Launch layer of convolution, im2col, col2im and the matrix product: checks, then loops.
+
+Everything the loops of conv.pyx and matmul.pyx take for granted (dtype, contiguity, shapes that
+agree) is established here, once.
+"""
+
+import numpy as np
+
+from ..geometry import Padding, Pair, conv_output_size
+from . import conv, matmul as matmul_loops
+from .checks import as_kernel_array, same_dtype
+from .threads import get_num_threads
+
+__all__ = [
+    "col2im",
+    "conv2d_forward",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "im2col",
+    "matmul",
+]
+
+Array = np.ndarray
+
+# Largest buffer of partial sums of a weight gradient.
+MAX_PARTIAL_BYTES = 16 << 20
+
+
+def _forward_taps(kernel_size: Pair, padding: Padding, dilation: Pair) -> Array:
+    """Rows (dy, dx, offset in the window) of a forward pass, in row-major order of the window."""
+    r, s = np.indices(kernel_size)
+    dy = r * dilation[0] - padding[0]
+    dx = s * dilation[1] - padding[2]
+    taps = np.stack([dy, dx, r * kernel_size[1] + s], axis=-1).reshape(-1, 3)  # (R*S, 3)
+    return np.ascontiguousarray(taps, dtype=np.intp)
+
+
+def _phase_taps(
+    kernel_size: Pair, stride: Pair, padding: Padding, dilation: Pair, phase: Pair
+) -> Array:
+    """Taps through which the input pixels `phase + i * stride` see the output's gradient.
+
+    Output p reads input h through r where p * stride = h + padding - r * dilation, so for one
+    phase only the r that make the right side divisible take part.
+    """
+    rows = [
+        (phase[0] + padding[0] - r * dilation[0], r)
+        for r in range(kernel_size[0])
+        if (phase[0] + padding[0] - r * dilation[0]) % stride[0] == 0
+    ]
+    cols = [
+        (phase[1] + padding[2] - s * dilation[1], s)
+        for s in range(kernel_size[1])
+        if (phase[1] + padding[2] - s * dilation[1]) % stride[1] == 0
+    ]
+    taps = [
+        (y // stride[0], x // stride[1], r * kernel_size[1] + s) for y, r in rows for x, s in cols
+    ]
+    return np.array(taps, dtype=np.intp).reshape(-1, 3)
+
+
+def _is_pointwise(weight_shape: tuple[int, ...], stride: Pair, padding: Padding) -> bool:
+    """Whether the convolution is a plain product: 1x1, stride 1, no padding."""
+    return weight_shape[2:] == (1, 1) and stride == (1, 1) and padding == (0, 0, 0, 0)
+
+
+def _flat(images: Array) -> Array:
+    """(N, C, H, W) as (N, C, 1, H*W): longer rows for operations on single pixels."""
+    n, c, h, w = images.shape
+    return images.reshape(n, c, 1, h * w)
+
+
+def _check_channels(
+    op: str, in_channels: int, out_channels: int, weight_shape: tuple[int, ...], groups: int
+) -> None:
+    described = f"(weight shape {tuple(weight_shape)}, groups {groups})"
+    if groups < 1:
+        raise ValueError(f"{op}: groups must be at least 1, got {groups}")
+    if in_channels != weight_shape[1] * groups:
+        raise ValueError(
+            f"{op}: input has {in_channels} channels, weight expects "
+            f"{weight_shape[1] * groups} {described}"
+        )
+    if out_channels != weight_shape[0] or out_channels % groups:
+        raise ValueError(
+            f"{op}: {out_channels} output channels do not match {described}; "
+            "they must be weight.shape[0] and divisible by groups"
+        )
+    if 0 in weight_shape:
+        raise ValueError(f"{op}: the weight is empty {described}")
+
+
+def conv2d_forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """y[n, k, p, q] = bias[k] + sum_{c,r,s} weight[k, c, r, s] * x[n, c, p*stride + r*dilation, ...].
+
+    x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y (N, K, P, Q).
+    """
+    x = as_kernel_array("conv2d", "input", x, 4)
+    weight = as_kernel_array("conv2d", "weight", weight, 4)
+    same_dtype("conv2d", input=x, weight=weight)
+    k, c_per_group, r, s = weight.shape
+    _check_channels("conv2d", x.shape[1], k, weight.shape, groups)
+    p, q = conv_output_size("conv2d", x.shape[2:], (r, s), stride, padding, dilation)
+    if bias is not None:
+        bias = as_kernel_array("conv2d", "bias", bias, 1)
+        same_dtype("conv2d", input=x, bias=bias)
+        if bias.shape != (k,):
+            raise ValueError(f"conv2d: bias has shape {bias.shape}, expected ({k},)")
+    y = np.empty((x.shape[0], k, p, q), x.dtype)
+    pointwise = _is_pointwise(weight.shape, stride, padding)
+    target = _flat(y) if pointwise else y
+    conv.convolve(
+        _flat(x) if pointwise else x,
+        weight.reshape(-1),
+        c_per_group * r * s,
+        r * s,
+        k // groups * c_per_group * r * s,
+        _forward_taps((r, s), padding, dilation),
+        stride,
+        groups,
+        bias,
+        target,
+        (0, 0),
+        (1, 1),
+        target.shape[2:],
+        get_num_threads(),
+    )
+    return y
+
+
+def conv2d_input_grad(
+    dy: Array,
+    weight: Array,
+    input_shape: tuple[int, ...],
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Gradient of conv2d to its input: dy (N, K, P, Q), weight (K, C/groups, R, S) -> (N, C, H, W)."""
+    dy = as_kernel_array("conv2d_input_grad", "dy", dy, 4)
+    weight = as_kernel_array("conv2d_input_grad", "weight", weight, 4)
+    same_dtype("conv2d_input_grad", dy=dy, weight=weight)
+    _check_gradient_shape("conv2d_input_grad", dy, input_shape, weight.shape, stride, padding,
+                          dilation, groups)  # fmt: skip
+    _, c_per_group, r, s = weight.shape
+    pointwise = _is_pointwise(weight.shape, stride, padding)
+    phases = [(a, b) for a in range(stride[0]) for b in range(stride[1])]
+    taps = {
+        phase: _phase_taps((r, s), stride, padding, dilation, phase)
+        for phase in phases
+        if phase[0] < input_shape[2] and phase[1] < input_shape[3]
+    }
+    all_covered = all(len(phase_taps) for phase_taps in taps.values())
+    dx = (np.empty if all_covered else np.zeros)(input_shape, dy.dtype)
+    target = _flat(dx) if pointwise else dx
+    source = _flat(dy) if pointwise else dy
+    height, width = target.shape[2:]
+    for (row, col), phase_taps in taps.items():
+        if not len(phase_taps):
+            continue
+        conv.convolve(
+            source,
+            weight.reshape(-1),
+            r * s,
+            c_per_group * r * s,
+            weight.shape[0] // groups * c_per_group * r * s,
+            phase_taps,
+            (1, 1),
+            groups,
+            None,
+            target,
+            (row, col),
+            stride,
+            (-(-(height - row) // stride[0]), -(-(width - col) // stride[1])),
+            get_num_threads(),
+        )
+    return dx
+
+
+def conv2d_weight_grad(
+    dy: Array,
+    x: Array,
+    weight_shape: tuple[int, ...],
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Gradient of conv2d to its weight: dy (N, K, P, Q), x (N, C, H, W) -> (K, C/groups, R, S)."""
+    dy = as_kernel_array("conv2d_weight_grad", "dy", dy, 4)
+    x = as_kernel_array("conv2d_weight_grad", "input", x, 4)
+    same_dtype("conv2d_weight_grad", dy=dy, input=x)
+    _check_gradient_shape("conv2d_weight_grad", dy, x.shape, weight_shape, stride, padding,
+                          dilation, groups)  # fmt: skip
+    k, c_per_group, r, s = weight_shape
+    if dy.size == 0:
+        return np.zeros(weight_shape, dy.dtype)
+    if _is_pointwise(tuple(weight_shape), stride, padding):
+        dy, x = _flat(dy), _flat(x)
+    columns = c_per_group * r * s
+    pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
+    partial = np.empty((_partial_sums(k, columns, groups, pixels, dy.itemsize), k, columns), dy.dtype)
+    conv.weight_gradient(
+        dy, x, _forward_taps((r, s), padding, dilation), stride, groups, partial, get_num_threads()
+    )
+    total = partial[0] if len(partial) == 1 else partial.sum(axis=0)
+    return total.reshape(weight_shape)
+
+
+def _partial_sums(k: int, columns: int, groups: int, pixels: int, itemsize: int) -> int:
+    """In how many ranges of pixels a weight gradient is summed.
+
+    Small gradients (first layers) have too few elements to keep all threads busy, so their pixels
+    are cut as well. The number depends on the shapes alone: it decides the order of summation.
+    """
+    tasks = groups * -(-k // groups // 256) * -(-columns // 192)
+    return max(1, min(16 // tasks, pixels // 4096, MAX_PARTIAL_BYTES // (k * columns * itemsize)))
+
+
+def _check_gradient_shape(
+    op: str,
+    dy: Array,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> None:
+    _check_channels(op, input_shape[1], dy.shape[1], weight_shape, groups)
+    p, q = conv_output_size(op, input_shape[2:], weight_shape[2:], stride, padding, dilation)
+    expected = (input_shape[0], weight_shape[0], p, q)
+    if dy.shape != expected:
+        raise ValueError(f"{op}: dy has shape {dy.shape}, expected {expected}")
+
+
+def im2col(
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+) -> Array:
+    """x (N, C, H, W) -> columns (N, C*R*S, P*Q): column p*Q + q is the window of output pixel (p, q)."""
+    x = as_kernel_array("im2col", "input", x, 4)
+    n, c = x.shape[:2]
+    p, q = conv_output_size("im2col", x.shape[2:], kernel_size, stride, padding, dilation)
+    taps = _forward_taps(kernel_size, padding, dilation)
+    columns = np.empty((n, c * len(taps), p * q), x.dtype)
+    conv.gather_columns(x, taps, stride, (p, q), columns, get_num_threads())
+    return columns
+
+
+def col2im(
+    columns: Array,
+    input_shape: tuple[int, ...],
+    kernel_size: Pair,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+) -> Array:
+    """Adjoint of im2col: columns (N, C*R*S, P*Q) -> (N, C, H, W), overlapping windows added up."""
+    columns = as_kernel_array("col2im", "columns", columns, 3)
+    n, c, h, w = input_shape
+    p, q = conv_output_size("col2im", (h, w), kernel_size, stride, padding, dilation)
+    taps = _forward_taps(kernel_size, padding, dilation)
+    expected = (n, c * len(taps), p * q)
+    if columns.shape != expected:
+        raise ValueError(f"col2im: columns have shape {columns.shape}, expected {expected}")
+    x = np.empty((n, c, h, w), columns.dtype)
+    conv.scatter_columns(
+        columns.reshape(n, c, len(taps), p * q), taps, stride, (p, q), x, get_num_threads()
+    )
+    return x
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """a (..., M, K) @ b (..., K, N) -> (..., M, N) with equal batch dimensions.
+
+    Transposed views cost nothing: either operand may be contiguous along either of its axes.
+    """
+    same_dtype("matmul", a=a, b=b)
+    if a.dtype not in (np.float32, np.float64):
+        raise TypeError(f"matmul: expected float32 or float64, got {a.dtype}")
+    if a.ndim < 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
+    batch, rows, cols = a.shape[:-2], a.shape[-2], b.shape[-1]
+    c = np.empty((*batch, rows, cols), a.dtype)
+    if c.size == 0 or a.shape[-1] == 0:
+        c.fill(0)
+        return c
+    a3 = _unit_stride(a).reshape(-1, *a.shape[-2:])
+    b3 = _unit_stride(b).reshape(-1, *b.shape[-2:])
+    matmul_loops.matmul(a3, b3, c.reshape(-1, rows, cols), get_num_threads())
+    return c
+
+
+def _unit_stride(matrix: Array) -> Array:
+    """The matrix itself if one of its last two axes is consecutive in memory, else a copy."""
+    strides = matrix.strides[-2:]
+    usable = matrix.itemsize in strides and min(strides) > 0 and matrix.flags.aligned
+    if not usable or any(stride % matrix.itemsize for stride in strides):
+        return np.ascontiguousarray(matrix)
+    return matrix

@@ -1,0 +1,112 @@
+"""The instruction set's tables for Cython: one spelling for float and double."""
+
+ctypedef fused real:
+    float
+    double
+
+cdef extern from "kernels.h" nogil:
+    ctypedef struct Segment:
+        Py_ssize_t image
+        Py_ssize_t row
+        Py_ssize_t col
+        Py_ssize_t len
+        Py_ssize_t at
+
+    ctypedef struct Window:
+        Py_ssize_t image_stride
+        Py_ssize_t height
+        Py_ssize_t width
+        Py_ssize_t stride_h
+        Py_ssize_t stride_w
+
+    ctypedef struct Kernels_F32:
+        Py_ssize_t mr
+        Py_ssize_t nr
+        void (*product)(Py_ssize_t, const float *, const float *, float *, int) noexcept nogil
+        void (*pack_mr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
+        void (*pack_nr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
+        void (*gather)(const float *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
+                       Py_ssize_t, float *) noexcept nogil
+
+    ctypedef struct Kernels_F64:
+        Py_ssize_t mr
+        Py_ssize_t nr
+        void (*product)(Py_ssize_t, const double *, const double *, double *, int) noexcept nogil
+        void (*pack_mr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
+        void (*pack_nr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
+        void (*gather)(const double *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
+                       Py_ssize_t, double *) noexcept nogil
+
+    const char *minidl_instruction_set()
+    const Kernels_F32 *minidl_kernels_f32()
+    const Kernels_F64 *minidl_kernels_f64()
+
+
+# How far along the summed dimension a strip reaches: a strip of B (KC x NR) then stays in the L1
+# or L2 cache while every strip of A passes it.
+cdef enum:
+    KC = 256
+
+
+cdef inline Py_ssize_t rows_of_strip(const real *_) noexcept nogil:
+    """MR for the type of the argument."""
+    if real is float:
+        return minidl_kernels_f32().mr
+    else:
+        return minidl_kernels_f64().mr
+
+
+cdef inline Py_ssize_t columns_of_strip(const real *_) noexcept nogil:
+    """NR for the type of the argument."""
+    if real is float:
+        return minidl_kernels_f32().nr
+    else:
+        return minidl_kernels_f64().nr
+
+
+cdef inline void product(
+    Py_ssize_t k, const real *a, const real *b, real *tile, bint first
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().product(k, a, b, tile, first)
+    else:
+        minidl_kernels_f64().product(k, a, b, tile, first)
+
+
+cdef inline void pack_a(
+    const real *rows, Py_ssize_t ld, Py_ssize_t count, Py_ssize_t k, real *strip
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().pack_mr(rows, ld, count, k, strip)
+    else:
+        minidl_kernels_f64().pack_mr(rows, ld, count, k, strip)
+
+
+cdef inline void pack_b(
+    const real *rows, Py_ssize_t ld, Py_ssize_t count, Py_ssize_t k, real *strip
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().pack_nr(rows, ld, count, k, strip)
+    else:
+        minidl_kernels_f64().pack_nr(rows, ld, count, k, strip)
+
+
+cdef inline void gather(
+    const real *channel, const Window *window, Py_ssize_t dy, Py_ssize_t dx,
+    const Segment *segments, Py_ssize_t count, real *target
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().gather(channel, window, dy, dx, segments, count, target)
+    else:
+        minidl_kernels_f64().gather(channel, window, dy, dx, segments, count, target)
+
+
+cdef inline void multiply_strips(
+    Py_ssize_t k, const real *a, Py_ssize_t a_strips, const real *b, Py_ssize_t b_strips,
+    real *tiles, bint first
+) noexcept nogil:
+    """Every strip of A times every strip of B; strips lie KC apart, tiles are [b][a][MR][NR]."""
+    cdef Py_ssize_t mr = rows_of_strip(a), nr = columns_of_strip(a), i, j
+    for j in range(b_strips):
+        for i in range(a_strips):
+            product(k, a + i * KC * mr, b + j * KC * nr, tiles + (j * a_strips + i) * mr * nr, first)

@@ -1,0 +1,50 @@
+/* What conv.pyx and matmul.pyx need from an instruction set, for one floating-point type.
+ *
+ * A product A B is computed in micro-tiles of MR rows x NR columns. Both factors are packed first,
+ * so that the innermost loop only reads consecutive memory:
+ *     strip of A: [k][MR]      strip of B: [k][NR]      tile: [MR][NR]
+ * Images enter through segments: runs of output pixels within one row of one image.
+ */
+#ifndef MINIDL_KERNELS_H
+#define MINIDL_KERNELS_H
+
+#include <stddef.h>
+
+typedef struct {
+    ptrdiff_t image; /* which image of the batch */
+    ptrdiff_t row;   /* output row p */
+    ptrdiff_t col;   /* first output column q */
+    ptrdiff_t len;   /* number of output columns */
+    ptrdiff_t at;    /* where the run starts in its destination */
+} Segment;
+
+/* The images that segments are gathered from: output pixel (p, q) of a tap with offsets (dy, dx)
+ * reads the input pixel (p * stride_h + dy, q * stride_w + dx), or zero outside the image. */
+typedef struct {
+    ptrdiff_t image_stride; /* elements from one image to the next, same channel */
+    ptrdiff_t height, width;
+    ptrdiff_t stride_h, stride_w;
+} Window;
+
+#define DECLARE_KERNELS(T, NAME)                                                                  \
+    typedef struct {                                                                              \
+        ptrdiff_t mr, nr;                                                                         \
+        /* tile = a b, summed over k; added to what tile holds unless `first` */                  \
+        void (*product)(ptrdiff_t k, const T *a, const T *b, T *tile, int first);                 \
+        /* strip[j][i] = rows[i][j] for i < count <= mr (or nr), zero up to mr (or nr) */         \
+        void (*pack_mr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
+        void (*pack_nr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
+        /* one row of the im2col matrix: one channel seen through one tap */                      \
+        void (*gather)(const T *channel, const Window *window, ptrdiff_t dy, ptrdiff_t dx,        \
+                       const Segment *segments, ptrdiff_t count, T *target);                      \
+    } NAME;
+
+DECLARE_KERNELS(float, Kernels_F32)
+DECLARE_KERNELS(double, Kernels_F64)
+
+/* The tables of the instruction set in use, and its name. */
+const char *minidl_instruction_set(void);
+const Kernels_F32 *minidl_kernels_f32(void);
+const Kernels_F64 *minidl_kernels_f64(void);
+
+#endif

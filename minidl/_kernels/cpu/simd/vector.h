@@ -1,0 +1,37 @@
+/* Vectors of any width, without intrinsics.
+ *
+ * GCC's vector extensions (Clang has them too) turn `a += b * c` on a vector type into the fused
+ * multiply-adds of whatever instruction set the file is compiled for, so one source serves AVX-512,
+ * AVX2, SSE2 and NEON. Loads and stores go through memcpy, which compiles to one unaligned move.
+ */
+#ifndef MINIDL_VECTOR_H
+#define MINIDL_VECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define CAT_(a, b) a##_##b
+#define CAT(a, b) CAT_(a, b)
+
+/* SHUFFLE(I, a, b, ...): the elements of a and b side by side, picked by constant indices;
+ * I is the integer vector type of the same width. */
+#if defined(__clang__)
+#define SHUFFLE(I, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(I, a, b, ...) __builtin_shuffle(a, b, (I){__VA_ARGS__})
+#endif
+
+/* Interleave the low halves, and the high halves, of two vectors of 2, 4, 8 or 16 elements. */
+#define INTERLEAVE_LOW_2(I, a, b) SHUFFLE(I, a, b, 0, 2)
+#define INTERLEAVE_HIGH_2(I, a, b) SHUFFLE(I, a, b, 1, 3)
+#define INTERLEAVE_LOW_4(I, a, b) SHUFFLE(I, a, b, 0, 4, 1, 5)
+#define INTERLEAVE_HIGH_4(I, a, b) SHUFFLE(I, a, b, 2, 6, 3, 7)
+#define INTERLEAVE_LOW_8(I, a, b) SHUFFLE(I, a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define INTERLEAVE_HIGH_8(I, a, b) SHUFFLE(I, a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#define INTERLEAVE_LOW_16(I, a, b) \
+    SHUFFLE(I, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define INTERLEAVE_HIGH_16(I, a, b) \
+    SHUFFLE(I, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+
+#endif

@@ -1,0 +1,102 @@
+"""Build of the Cython CPU kernels; everything else is declared in pyproject.toml.
+
+The kernels must run on machines other than the one that built them, so nothing is compiled with
+`-march=native`: the product kernels are compiled once for each instruction set (minidl/_kernels/
+cpu/simd/isa_*.c select theirs by pragma) and one is chosen when minidl is imported.
+Set MINIDL_NO_OPENMP=1 to build without OpenMP.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
+
+CPU = Path("minidl/_kernels/cpu")
+SIMD_SOURCES = [str(path) for path in sorted((CPU / "simd").glob("*.c"))]
+USES_SIMD = {"conv", "matmul"}
+
+OPENMP_PROBE = """
+#include <omp.h>
+int main(void) { return omp_get_max_threads() > 0 ? 0 : 1; }
+"""
+
+
+def openmp_candidates() -> list[tuple[list[str], list[str]]]:
+    """Pairs of (compile arguments, link arguments) worth trying on this platform."""
+    if sys.platform != "darwin":
+        return [(["-fopenmp"], ["-fopenmp"])]
+    prefixes = [os.environ.get("LIBOMP_PREFIX"), "/opt/homebrew/opt/libomp", "/usr/local/opt/libomp"]
+    return [
+        (["-Xpreprocessor", "-fopenmp", f"-I{prefix}/include"], [f"-L{prefix}/lib", "-lomp"])
+        for prefix in prefixes
+        if prefix and Path(prefix, "include", "omp.h").exists()
+    ]
+
+
+class BuildKernels(build_ext):
+    """Adds the OpenMP flags that the compiler at hand accepts, or warns and builds serially."""
+
+    def build_extensions(self) -> None:
+        compile_args, link_args = self.probe_openmp()
+        for extension in self.extensions:
+            extension.extra_compile_args += compile_args
+            extension.extra_link_args += link_args
+        super().build_extensions()
+
+    def probe_openmp(self) -> tuple[list[str], list[str]]:
+        if os.environ.get("MINIDL_NO_OPENMP", "0") not in ("", "0"):
+            print("minidl: MINIDL_NO_OPENMP is set, building serial kernels")
+            return [], []
+        for compile_args, link_args in openmp_candidates():
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder, "probe.c")
+                source.write_text(OPENMP_PROBE)
+                try:
+                    objects = self.compiler.compile(
+                        [str(source)], output_dir=folder, extra_postargs=compile_args
+                    )
+                    self.compiler.link_executable(
+                        objects, "probe", output_dir=folder, extra_postargs=link_args
+                    )
+                except (CompileError, LinkError):
+                    continue
+                return compile_args, link_args
+        self.warn(
+            "the C compiler has no working OpenMP: minidl's kernels are built serially and will "
+            "use one thread (on macOS: `brew install libomp`)"
+        )
+        return [], []
+
+
+def extension(path: Path) -> Extension:
+    return Extension(
+        f"minidl._kernels.cpu.{path.stem}",
+        [str(path), *(SIMD_SOURCES if path.stem in USES_SIMD else [])],
+        include_dirs=[numpy.get_include(), str(CPU / "simd")],
+        depends=[str(header) for header in (CPU / "simd").glob("*.h")],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        # -fno-math-errno lets sqrt become one instruction; results are unchanged.
+        extra_compile_args=["-O3", "-fno-math-errno", "-ffp-contract=fast", "-std=gnu11"],
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(path) for path in sorted(CPU.glob("*.pyx"))],
+        language_level=3,
+        compiler_directives={
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "embedsignature": True,
+        },
+    ),
+    cmdclass={"build_ext": BuildKernels},
+)
