@@ -1,0 +1,19 @@
+"""Data sets: :func:`load` opens one, :class:`DataLoader` hands out its batches.
+
+NumPy arrays in, NumPy arrays out: this package knows nothing of tensors.
+"""
+
+from minidl.data.loader import DataLoader
+from minidl.data.sources import DEFAULT_DATA, SOURCES, DataSplits, load
+from minidl.data.splits import ArraySplit, FolderSplit, Split
+
+__all__ = [
+    "DEFAULT_DATA",
+    "SOURCES",
+    "ArraySplit",
+    "DataLoader",
+    "DataSplits",
+    "FolderSplit",
+    "Split",
+    "load",
+]

@@ -1,0 +1,126 @@
+"""Everything that touches Pillow: decoding files and resizing. Pillow is imported on first use."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidl.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# The part of an image's shorter side that is shown: 224 of 256, the usual central crop
+# (Krizhevsky et al. 2012, section 4.1).
+CROP_FRACTION = 224 / 256
+
+# How many pixels may be missing from a side and still be filled with background, as LeNet-5's
+# authors did to bring 28 x 28 digits to 32 x 32 (LeCun et al. 1998, section II.B).
+MAX_PADDING = 4
+
+
+def decode(path: str | Path, channels: int) -> "Image":
+    """Decode an image file to 8 bits, RGB (``channels`` 3) or luma (``channels`` 1).
+
+    Palettes and CMYK are converted, transparent pixels are laid on white, 16-bit greys keep their
+    upper 8 bits, and an animation gives its first frame. Raises ``DataError`` naming the file when
+    it cannot be decoded.
+
+    >>> decode("no/such/image.png", channels=3)
+    Traceback (most recent call last):
+    ...
+    minidl.errors.DataError: no/such/image.png: unreadable image (No such file or directory)
+    """
+    pillow = _pillow()
+    try:
+        with pillow.open(path) as image:
+            image.load()
+            return _to_8_bits(image, "L" if channels == 1 else "RGB")
+    except pillow.UnidentifiedImageError as error:
+        raise DataError(f"{path}: unreadable image (not a format that Pillow knows)") from error
+    # Damaged files make Pillow's decoders raise anything from OSError to KeyError.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"{path}: unreadable image ({reason})") from error
+
+
+def square_crop(image: "Image", size: int, position: tuple[float, float] | None) -> np.ndarray:
+    """Cut a square out of a decoded image and bring it to ``size`` x ``size``.
+
+    The square's side is 7/8 of the shorter side: the same pixels as resizing the shorter side to
+    ``size * 256 / 224`` and cropping, without computing those that are cropped away. ``position``
+    (two numbers in [0, 1), down and across) says where in the room that is left; None is the
+    centre. Bilinear, with averaging when the image shrinks. Returns uint8 (C, size, size).
+
+    >>> from PIL import Image
+    >>> square_crop(Image.new("RGB", (60, 40), (255, 0, 0)), 8, None)[:, 0, 0]
+    array([255,   0,   0], dtype=uint8)
+    """
+    down, across = (0.5, 0.5) if position is None else position
+    side = CROP_FRACTION * min(image.size)
+    left = across * (image.width - side)
+    top = down * (image.height - side)
+    box = (left, top, left + side, top + side)
+    cropped = image.resize((size, size), _pillow().Resampling.BILINEAR, box=box)
+    return np.asarray(cropped).reshape(size, size, -1).transpose(2, 0, 1)  # (C, size, size)
+
+
+def fit(images: np.ndarray, size: int) -> np.ndarray:
+    """Bring images (N, C, H, W) uint8 to (N, C, size, size).
+
+    Sides that lack at most 4 pixels are padded with zeros evenly (the odd one last); anything
+    else is resized bilinearly, with averaging when it shrinks.
+
+    >>> fit(np.full((1, 1, 28, 28), 9, np.uint8), 32)[0, 0, 15, :4]
+    array([0, 0, 9, 9], dtype=uint8)
+    """
+    height, width = images.shape[2:]
+    rows, columns = size - height, size - width
+    if rows == columns == 0:
+        return images
+    if 0 <= rows <= MAX_PADDING and 0 <= columns <= MAX_PADDING:
+        top, left = rows // 2, columns // 2
+        return np.pad(images, ((0, 0), (0, 0), (top, rows - top), (left, columns - left)))
+
+    pillow = _pillow()
+    planes = np.ascontiguousarray(images).reshape(-1, height, width)  # (N*C, H, W)
+    resized = np.empty((len(planes), size, size), np.uint8)
+    for plane, target in zip(planes, resized, strict=True):
+        image = pillow.fromarray(plane).resize((size, size), pillow.Resampling.BILINEAR)
+        target[...] = np.asarray(image)
+    return resized.reshape(*images.shape[:2], size, size)
+
+
+def to_luma(images: np.ndarray) -> np.ndarray:
+    """Colour images (N, 3, H, W) uint8 to luma (N, 1, H, W): ITU-R 601-2, rounded, as Pillow's.
+
+    >>> to_luma(np.full((1, 3, 1, 1), 200, np.uint8)).item()
+    200
+    """
+    luma = np.empty((len(images), 1, *images.shape[2:]), np.uint8)
+    weights = np.array([19595, 38470, 7471], np.uint32)  # 0.299, 0.587, 0.114 in 16.16 fixed point
+    for start in range(0, len(images), 1000):  # in parts: the sums take 4 bytes a pixel
+        part = slice(start, start + 1000)
+        sums = np.einsum("c,nchw->nhw", weights, images[part], dtype=np.uint32, casting="safe")
+        luma[part, 0] = (sums + 0x8000) >> 16
+    return luma
+
+
+def _to_8_bits(image: "Image", mode: str) -> "Image":
+    if image.mode.startswith("I"):  # 16-bit greys, which convert() would clip at 255
+        return _pillow().fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range, expected 8 or 16 bits")
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = _pillow().new("RGBA", rgba.size, "white")
+        image = _pillow().alpha_composite(white, rgba)
+    return image.convert(mode)
+
+
+def _pillow():  # type: ignore[no-untyped-def]  # a module that is only there at run time
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DataError("reading and resizing images needs Pillow: pip install pillow") from error
+    return Image

@@ -1,0 +1,175 @@
+"""A split: a numbered set of labelled images that hands out standardised batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minidl.data.images import decode, fit, square_crop, to_luma
+
+# Per-channel mean and deviation of ImageNet's training set, pixels in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# The luma of that mean, and the average of those deviations.
+IMAGENET_GREY_MEAN = (0.459,)
+IMAGENET_GREY_STD = (0.226,)
+
+
+class Split:
+    """What every split has in common.
+
+    - ``labels``: (N,) int64; ``classes``: the class names, so labels are 0 to len(classes) - 1
+    - ``channels``, ``image_size``: an image is (channels, image_size, image_size)
+    - ``native_size``: (height, width) of the stored images, None where they differ
+    - ``mean``, ``std``: one number per channel, for pixels in [0, 1]
+    - ``flip``: whether a mirrored image still shows its class (not so for digits)
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        classes: Sequence[str],
+        channels: int,
+        image_size: int,
+        native_size: tuple[int, int] | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+        flip: bool,
+    ) -> None:
+        self.labels = labels
+        self.classes = tuple(classes)
+        self.channels = channels
+        self.image_size = image_size
+        self.native_size = native_size
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.flip = flip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, indices: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+        """uint8 pixels (N, C, image_size, image_size); C is 1 for grey images."""
+        raise NotImplementedError
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Images (N, channels, image_size, image_size) float32 and labels (N,) int64.
+
+        The images are standardised, ``(pixel / 255 - mean) / std``, and grey ones are repeated
+        to ``channels``. ``draws`` (N, 3), uniform in [0, 1), asks for a training variant of each
+        image: mirrored when the first is below 1/2 (and ``flip``), cropped where the other two
+        say (folders only). None gives the image as it is evaluated. Raises ``DataError`` naming
+        the file for an image that cannot be decoded.
+
+        >>> images = np.array([[[[0, 255]] * 2]] * 4, np.uint8)  # (4, 1, 2, 2)
+        >>> split = ArraySplit(images, np.arange(4), "abcd", channels=3, image_size=2)
+        >>> x, y = split.batch([3, 0])
+        >>> x.shape, x[0, 0, 0].tolist(), y.tolist()
+        ((2, 3, 2, 2), [-1.0, 1.0], [3, 0])
+        """
+        indices = np.asarray(indices, np.int64)
+        pixels = self.pixels(indices, draws)  # (N, 1 or channels, S, S)
+        if draws is not None and self.flip:
+            mirrored = (draws[:, 0] < 0.5)[:, None, None, None]
+            pixels = np.where(mirrored, pixels[..., ::-1], pixels)
+        return standardise(pixels, self.mean, self.std), self.labels[indices]
+
+
+class ArraySplit(Split):
+    """Images that fit in memory: uint8 (N, 1 or 3, H, W).
+
+    ``mean`` and ``std`` are measured on these images unless given (a test split is given its
+    training split's). Colour is converted to luma at once when ``channels`` is 1; the images stay
+    in their native size, and a batch is padded or resized when it is asked for.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: Sequence[str],
+        channels: int,
+        image_size: int,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        flip: bool = True,
+    ) -> None:
+        self.images = to_luma(images) if channels < images.shape[1] else images
+        if mean is None or std is None:
+            mean, std = channel_statistics(self.images)
+            if len(mean) < channels:
+                mean, std = mean * channels, std * channels
+        native_size = (images.shape[2], images.shape[3])
+        super().__init__(labels, classes, channels, image_size, native_size, mean, std, flip)
+
+    def pixels(self, indices: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+        return fit(self.images[indices], self.image_size)
+
+
+class FolderSplit(Split):
+    """Image files, decoded when a batch asks for them; standardised with ImageNet's constants.
+
+    Evaluation shows the central square of 7/8 of the shorter side, training a square of that
+    size anywhere in the image (see :func:`minidl.data.images.square_crop`).
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: np.ndarray,
+        classes: Sequence[str],
+        channels: int,
+        image_size: int,
+    ) -> None:
+        self.paths = list(paths)
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD)
+        if channels == 1:
+            mean, std = (IMAGENET_GREY_MEAN, IMAGENET_GREY_STD)
+        super().__init__(labels, classes, channels, image_size, None, mean, std, flip=True)
+
+    def pixels(self, indices: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+        pixels = np.empty((len(indices), self.channels, self.image_size, self.image_size), np.uint8)
+        for i, index in enumerate(indices):
+            image = decode(self.paths[index], self.channels)
+            position = None if draws is None else (float(draws[i, 1]), float(draws[i, 2]))
+            pixels[i] = square_crop(image, self.image_size, position)
+        return pixels
+
+
+def standardise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """``(pixels / 255 - mean) / std`` as float32, (N, C, H, W); C = 1 is repeated to len(mean).
+
+    >>> standardise(np.full((1, 1, 1, 1), 255, np.uint8), (0.5,) * 3, (0.25,) * 3).ravel()
+    array([2., 2., 2.], dtype=float32)
+    """
+    stored = pixels.shape[1]
+    scale = 1 / (255 * np.array(std[:stored]))
+    shift = -np.array(mean[:stored]) / std[:stored]
+    images = np.multiply(pixels, scale.astype(np.float32)[:, None, None], dtype=np.float32)
+    images += shift.astype(np.float32)[:, None, None]
+    return images if stored == len(mean) else np.repeat(images, len(mean), axis=1)
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of (N, C, H, W) uint8, pixels in [0, 1].
+
+    Computed from exact counts of the 256 values, so neither the order nor the number of images
+    rounds anything. A constant channel gets deviation 1: it is only centred.
+
+    >>> channel_statistics(np.array([0, 255, 0, 255], np.uint8).reshape(4, 1, 1, 1))
+    ((0.5,), (0.5,))
+    """
+    values = np.arange(256)
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), 1000):  # in parts: bincount widens to 8 bytes a pixel
+            part = images[start : start + 1000, channel]
+            counts += np.bincount(part.ravel(), minlength=256)
+        total, first, second = map(int, (counts.sum(), counts @ values, counts @ values**2))
+        means.append(first / total / 255)
+        variance = (second * total - first**2) / total**2  # exact integers up to the division
+        deviations.append(variance**0.5 / 255 or 1.0)
+    return tuple(means), tuple(deviations)
