@@ -1,0 +1,17 @@
+"""The classic networks, one family a file, and the registry that builds them by name."""
+
+from .alexnet import AlexNet
+from .classifier import ImageClassifier
+from .lenet import LeNet5
+from .registry import create, list_models, register_model
+from .vgg import VGG
+
+__all__ = [
+    "VGG",
+    "AlexNet",
+    "ImageClassifier",
+    "LeNet5",
+    "create",
+    "list_models",
+    "register_model",
+]

@@ -1,0 +1,44 @@
+"""What all image classifiers share: their name, the images they take, and the check of both."""
+
+from __future__ import annotations
+
+from ..nn import Module
+from ..tensor import Tensor
+
+
+class ImageClassifier(Module):
+    """Base class: images (N, in_channels, H, W) -> logits (N, num_classes).
+
+    Attributes:
+        arch: the name in the registry.
+        in_channels, num_classes: channels of the images, number of outputs.
+        image_size: side of the images the network was built for.
+        min_image_size: the smallest side that leaves something for the last layer.
+    """
+
+    def __init__(
+        self, arch: str, in_channels: int, num_classes: int, image_size: int, min_image_size: int
+    ) -> None:
+        super().__init__()
+        self.arch = arch
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.min_image_size = min_image_size
+        if image_size < min_image_size:
+            raise ValueError(
+                f"{arch}: image_size must be at least {min_image_size}, got {image_size}"
+            )
+
+    def check_images(self, x: Tensor) -> None:
+        """Raise ValueError if the network cannot take these images; the text names the smallest."""
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"{self.arch}: images must have shape (N, {self.in_channels}, H, W), got {x.shape}"
+            )
+        height, width = x.shape[2:]
+        smallest = self.min_image_size
+        if height < smallest or width < smallest:
+            raise ValueError(
+                f"{self.arch}: images must be at least {smallest}x{smallest}, got {height}x{width}"
+            )

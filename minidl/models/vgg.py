@@ -1,0 +1,109 @@
+"""VGG: stacks of 3x3 convolutions.
+
+Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015
+(arXiv:1409.1556), table 1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..nn import (
+    AdaptiveAvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Linear,
+    MaxPool2d,
+    Module,
+    ReLU,
+    Sequential,
+)
+from ..tensor import Tensor
+from .classifier import ImageClassifier
+from .registry import register_model
+
+WIDTHS = (64, 128, 256, 512, 512)  # feature maps of the five stages
+
+# Number of 3x3 convolutions in each stage, by column of the paper's table 1.
+DEPTHS = {
+    "vgg11": (1, 1, 2, 2, 2),  # A
+    "vgg13": (2, 2, 2, 2, 2),  # B
+    "vgg16": (2, 2, 3, 3, 3),  # D
+    "vgg19": (2, 2, 4, 4, 4),  # E
+}
+
+
+def make_stages(in_channels: int, depths: tuple[int, ...], batch_norm: bool) -> Sequential:
+    """(N, in_channels, H, W) -> (N, 512, H/32, W/32): five stages, each ended by a max pooling."""
+    layers: list[Module] = []
+    channels = in_channels
+    for depth, width in zip(depths, WIDTHS, strict=True):
+        for _ in range(depth):
+            layers.append(Conv2d(channels, width, kernel_size=3, padding=1))
+            if batch_norm:
+                layers.append(BatchNorm2d(width))
+            layers.append(ReLU())
+            channels = width
+        layers.append(MaxPool2d(2))
+    return Sequential(*layers)
+
+
+class VGG(ImageClassifier):
+    """Columns A, B, D and E of the paper's table 1: VGG with 11, 13, 16 and 19 weight layers.
+
+    Args:
+        arch: "vgg11", "vgg13", "vgg16" or "vgg19", with "_bn" behind it for batch normalisation.
+        num_classes, in_channels: outputs, and channels of the images.
+        image_size: the side of the images decides the width of the first fully connected layer,
+            512 * (image_size // 32)^2. Other sizes from 32 on are pooled to that grid.
+        dropout: after each of the two hidden fully connected layers.
+
+    Raises:
+        ValueError: if image_size, or an image, is smaller than 32.
+
+    What deviates from the paper: its initialiser N(0, 0.01) trains column A only, and the deeper
+    columns start from its weights (section 3.1); here the weights follow He's normal initialiser
+    with fan-in, which trains all of them from scratch, and the biases start at 0. Batch
+    normalisation is later than the paper; the convolutions keep their (then redundant) biases, as
+    in torchvision, whose parameter names are used. The adaptive average pooling, the identity at
+    image_size, is torchvision's too. Column A-LRN and column C (1x1 convolutions) are left out.
+
+    Numbers at 3x224x224 and 1000 classes: 132,863,336 (vgg11), 133,047,848 (vgg13), 138,357,544
+    (vgg16) and 143,667,240 (vgg19) parameters.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: int = 224,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(arch, in_channels, num_classes, image_size, min_image_size=32)
+        depths = DEPTHS[arch.removesuffix("_bn")]
+        grid = image_size // 32  # five poolings halve the side
+        self.features = make_stages(in_channels, depths, batch_norm=arch.endswith("_bn"))
+        self.avgpool = AdaptiveAvgPool2d(grid)
+        self.classifier = Sequential(
+            Linear(512 * grid * grid, 4096),
+            ReLU(),
+            Dropout(dropout),
+            Linear(4096, 4096),
+            ReLU(),
+            Dropout(dropout),
+            Linear(4096, num_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, in_channels, H, W) -> logits (N, num_classes)."""
+        self.check_images(x)
+        x = self.features(x)  # (N, 512, H/32, W/32)
+        x = self.avgpool(x)  # (N, 512, grid, grid)
+        return self.classifier(x.flatten(1))  # (N, 512*grid*grid) -> (N, num_classes)
+
+
+for _column in DEPTHS:
+    for _arch in (_column, f"{_column}_bn"):
+        register_model(_arch)(partial(VGG, _arch))
