@@ -1,0 +1,54 @@
+"""Checks shared by the launch layers, who make sure of all that the loops take for granted."""
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["as_kernel_array", "has_shape", "same_dtype"]
+
+KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def as_kernel_array(op: str, name: str, array: Any, ndim: int | None = None) -> np.ndarray:
+    """`array` as the loops expect it: float32 or float64, C-contiguous, aligned; copied if need be.
+
+    Raises TypeError if it is not such a NumPy array, ValueError if it has not `ndim` dimensions.
+
+    >>> as_kernel_array("relu", "x", np.ones((2, 3)).T, ndim=2).flags.c_contiguous
+    True
+    >>> as_kernel_array("relu", "x", np.arange(3))
+    Traceback (most recent call last):
+    TypeError: relu: x must be float32 or float64, got int64
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{op}: {name} must be a NumPy array, got {type(array).__name__}")
+    if array.dtype not in KERNEL_DTYPES:
+        raise TypeError(f"{op}: {name} must be float32 or float64, got {array.dtype}")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(
+            f"{op}: {name} must have {ndim} dimensions, got {array.ndim} (shape {array.shape})"
+        )
+    return np.require(array, requirements=["C", "A"])
+
+
+def same_dtype(op: str, **arrays: np.ndarray) -> None:
+    """Raise TypeError unless all `arrays` have the same dtype; the keywords are their names.
+
+    >>> same_dtype("conv2d", x=np.ones(1), weight=np.ones(1, np.float32))
+    Traceback (most recent call last):
+    TypeError: conv2d: arguments must have the same dtype, got x float64, weight float32
+    """
+    if len({array.dtype for array in arrays.values()}) > 1:
+        found = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
+        raise TypeError(f"{op}: arguments must have the same dtype, got {found}")
+
+
+def has_shape(op: str, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `array` has exactly this shape.
+
+    >>> has_shape("relu", "dy", np.ones(3), (4,))
+    Traceback (most recent call last):
+    ValueError: relu: dy must have shape (4,), got (3,)
+    """
+    if array.shape != tuple(shape):
+        raise ValueError(f"{op}: {name} must have shape {tuple(shape)}, got {array.shape}")

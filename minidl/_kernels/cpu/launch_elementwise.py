@@ -1,0 +1,74 @@
+"""Launch layer of the rectifier, log-softmax and dropout: checks, then loops."""
+
+import math
+
+import numpy as np
+
+from . import elementwise, philox
+from .checks import as_kernel_array, has_shape, same_dtype
+from .threads import get_num_threads
+
+__all__ = [
+    "dropout",
+    "log_softmax_backward",
+    "log_softmax_forward",
+    "relu_backward",
+    "relu_forward",
+]
+
+Array = np.ndarray
+
+
+def relu_forward(x: Array) -> Array:
+    """max(x, 0) for any shape; NaN stays NaN."""
+    x = as_kernel_array("relu", "x", x)
+    y = np.empty_like(x)
+    elementwise.relu(x.reshape(-1), y.reshape(-1), get_num_threads())
+    return y
+
+
+def relu_backward(dy: Array, y: Array) -> Array:
+    """dy where y > 0, else 0; dy and y have the same shape."""
+    dy, y = _gradient_pair("relu_backward", dy, y)
+    dx = np.empty_like(y)
+    elementwise.relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), get_num_threads())
+    return dx
+
+
+def log_softmax_forward(x: Array) -> Array:
+    """x (N, classes) -> y of the same shape."""
+    x = as_kernel_array("log_softmax", "x", x, 2)
+    y = np.empty_like(x)
+    if x.size:
+        elementwise.log_softmax(x, y, get_num_threads())
+    return y
+
+
+def log_softmax_backward(dy: Array, y: Array) -> Array:
+    """dy and y (N, classes) -> dx of the same shape."""
+    dy, y = _gradient_pair("log_softmax_backward", dy, y, ndim=2)
+    dx = np.empty_like(y)
+    elementwise.log_softmax_backward(dy, y, dx, get_num_threads())
+    return dx
+
+
+def dropout(x: Array, p: float, seed: int, offset: int) -> Array:
+    """x * mask / (1 - p) for any shape; see the reference for the mask."""
+    x = as_kernel_array("dropout", "x", x)
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
+    for name, number in (("seed", seed), ("offset", offset)):
+        if not 0 <= number < 2**64:
+            raise ValueError(f"dropout: {name} must be between 0 and 2**64 - 1, got {number}")
+    y = np.empty_like(x)
+    threshold = math.ceil(p * 2**32)
+    scale = 0.0 if p == 1 else 1 / (1 - p)
+    philox.dropout(x.reshape(-1), threshold, scale, seed, offset, y.reshape(-1), get_num_threads())
+    return y
+
+
+def _gradient_pair(op: str, dy: Array, y: Array, ndim: int | None = None) -> tuple[Array, Array]:
+    dy, y = as_kernel_array(op, "dy", dy, ndim), as_kernel_array(op, "y", y, ndim)
+    has_shape(op, "dy", dy, y.shape)
+    same_dtype(op, dy=dy, y=y)
+    return dy, y
