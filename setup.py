@@ -31,7 +31,11 @@ def openmp_candidates() -> list[tuple[list[str], list[str]]]:
     """Pairs of (compile arguments, link arguments) worth trying on this platform."""
     if sys.platform != "darwin":
         return [(["-fopenmp"], ["-fopenmp"])]
-    prefixes = [os.environ.get("LIBOMP_PREFIX"), "/opt/homebrew/opt/libomp", "/usr/local/opt/libomp"]
+    prefixes = [
+        os.environ.get("LIBOMP_PREFIX"),
+        "/opt/homebrew/opt/libomp",
+        "/usr/local/opt/libomp",
+    ]
     return [
         (["-Xpreprocessor", "-fopenmp", f"-I{prefix}/include"], [f"-L{prefix}/lib", "-lomp"])
         for prefix in prefixes

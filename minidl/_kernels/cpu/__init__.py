@@ -1,6 +1,6 @@
 """The kernel contract on the CPU: Cython loops behind one launch layer."""
 
-from .conv import instruction_set
+from .conv import has_openmp, instruction_set
 from .launch_conv import *
 from .launch_elementwise import *
 from .launch_norm import *

@@ -29,6 +29,22 @@ cdef enum:
     MAX_PIXELS = PIXEL_STRIPS * 48
 
 
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define MINIDL_HAS_OPENMP 1
+    #else
+    #define MINIDL_HAS_OPENMP 0
+    #endif
+    """
+    bint MINIDL_HAS_OPENMP
+
+
+def has_openmp():
+    """Whether the kernels were built with OpenMP; without it they use one thread."""
+    return bool(MINIDL_HAS_OPENMP)
+
+
 def instruction_set():
     """The instruction set that the product kernels run on: avx512, avx2 or portable."""
     return minidl_instruction_set().decode()

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..geometry import Padding, Pair, conv_output_size
 from . import conv, matmul as matmul_loops
-from .checks import as_kernel_array, same_dtype
+from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import get_num_threads
 
 __all__ = [
@@ -112,8 +112,7 @@ def conv2d_forward(
     if bias is not None:
         bias = as_kernel_array("conv2d", "bias", bias, 1)
         same_dtype("conv2d", input=x, bias=bias)
-        if bias.shape != (k,):
-            raise ValueError(f"conv2d: bias has shape {bias.shape}, expected ({k},)")
+        has_shape("conv2d", "bias", bias, (k,))
     y = np.empty((x.shape[0], k, p, q), x.dtype)
     pointwise = _is_pointwise(weight.shape, stride, padding)
     target = _flat(y) if pointwise else y
@@ -208,7 +207,9 @@ def conv2d_weight_grad(
         dy, x = _flat(dy), _flat(x)
     columns = c_per_group * r * s
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
-    partial = np.empty((_partial_sums(k, columns, groups, pixels, dy.itemsize), k, columns), dy.dtype)
+    partial = np.empty(
+        (_partial_sums(k, columns, groups, pixels, dy.itemsize), k, columns), dy.dtype
+    )
     conv.weight_gradient(
         dy, x, _forward_taps((r, s), padding, dilation), stride, groups, partial, get_num_threads()
     )
@@ -238,9 +239,7 @@ def _check_gradient_shape(
 ) -> None:
     _check_channels(op, input_shape[1], dy.shape[1], weight_shape, groups)
     p, q = conv_output_size(op, input_shape[2:], weight_shape[2:], stride, padding, dilation)
-    expected = (input_shape[0], weight_shape[0], p, q)
-    if dy.shape != expected:
-        raise ValueError(f"{op}: dy has shape {dy.shape}, expected {expected}")
+    has_shape(op, "dy", dy, (input_shape[0], weight_shape[0], p, q))
 
 
 def im2col(
@@ -273,9 +272,7 @@ def col2im(
     n, c, h, w = input_shape
     p, q = conv_output_size("col2im", (h, w), kernel_size, stride, padding, dilation)
     taps = _forward_taps(kernel_size, padding, dilation)
-    expected = (n, c * len(taps), p * q)
-    if columns.shape != expected:
-        raise ValueError(f"col2im: columns have shape {columns.shape}, expected {expected}")
+    has_shape("col2im", "columns", columns, (n, c * len(taps), p * q))
     x = np.empty((n, c, h, w), columns.dtype)
     conv.scatter_columns(
         columns.reshape(n, c, len(taps), p * q), taps, stride, (p, q), x, get_num_threads()

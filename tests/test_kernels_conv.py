@@ -1,0 +1,215 @@
+"""Convolution, im2col and matrix product on the CPU against the reference and PyTorch."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import oracle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl._kernels import cpu, reference
+from minidl._kernels.geometry import effective_window
+
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-11}
+LAYOUTS = ("contiguous", "fortran", "strided", "reversed", "read-only")
+
+
+def relative_error(found, expected):
+    """Largest difference, relative to the largest expected value."""
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    if expected.size == 0:
+        return 0.0
+    return np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30)
+
+
+def random_array(generator, shape, dtype, layout="contiguous"):
+    """Standard normal numbers in memory laid out as asked for."""
+    array = generator.standard_normal(shape).astype(dtype)
+    if layout == "fortran":
+        return np.asfortranarray(array)
+    if layout == "strided":
+        wide = np.repeat(array, 2, axis=-1)
+        return wide[..., ::2]
+    if layout == "reversed":
+        return array[..., ::-1, ::-1]
+    if layout == "read-only":
+        array.flags.writeable = False
+    return array
+
+
+@st.composite
+def convolutions(draw):
+    """(input shape, weight shape, keywords) of a convolution whose window fits."""
+    pairs = {
+        "stride": draw(st.tuples(st.integers(1, 4), st.integers(1, 4))),
+        "dilation": draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+    }
+    padding = draw(st.tuples(*[st.integers(0, 4)] * 4))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    window = effective_window(kernel, pairs["dilation"])
+    height = draw(st.integers(max(1, window[0] - padding[0] - padding[1]), 18))
+    width = draw(st.integers(max(1, window[1] - padding[2] - padding[3]), 18))
+    n = draw(st.integers(0, 3))
+    c, k = draw(st.integers(1, 9)), draw(st.integers(1, 20))
+    keywords = pairs | {"padding": padding, "groups": groups}
+    return (n, c * groups, height, width), (k * groups, c, *kernel), keywords
+
+
+@given(convolutions(), st.sampled_from(list(TOLERANCE)), st.sampled_from(LAYOUTS), st.integers(0))
+def test_convolution_equals_reference(convolution, dtype, layout, seed):
+    input_shape, weight_shape, keywords = convolution
+    generator = np.random.default_rng(seed)
+    x = random_array(generator, input_shape, dtype, layout)
+    weight = random_array(generator, weight_shape, dtype, layout)
+    bias = random_array(generator, weight_shape[:1], dtype)
+    wide = {"x": x.astype(np.float64), "weight": weight.astype(np.float64)}
+
+    y = cpu.conv2d_forward(x, weight, bias, **keywords)
+    expected = reference.conv2d_forward(wide["x"], wide["weight"], bias.astype(float), **keywords)
+    assert relative_error(y, expected.astype(dtype)) <= TOLERANCE[dtype]
+
+    dy = random_array(generator, y.shape, dtype, layout)
+    dx = cpu.conv2d_input_grad(dy, weight, input_shape, **keywords)
+    expected = reference.conv2d_input_grad(
+        dy.astype(float), wide["weight"], input_shape, **keywords
+    )
+    assert relative_error(dx, expected.astype(dtype)) <= TOLERANCE[dtype]
+
+    dw = cpu.conv2d_weight_grad(dy, x, weight_shape, **keywords)
+    expected = reference.conv2d_weight_grad(dy.astype(float), wide["x"], weight_shape, **keywords)
+    assert relative_error(dw, expected.astype(dtype)) <= TOLERANCE[dtype]
+
+
+@given(convolutions(), st.sampled_from(list(TOLERANCE)), st.sampled_from(LAYOUTS), st.integers(0))
+def test_im2col_and_col2im_equal_reference(convolution, dtype, layout, seed):
+    input_shape, weight_shape, keywords = convolution
+    del keywords["groups"]
+    generator = np.random.default_rng(seed)
+    x = random_array(generator, input_shape, dtype, layout)
+    columns = cpu.im2col(x, weight_shape[2:], **keywords)
+    np.testing.assert_array_equal(columns, reference.im2col(x, weight_shape[2:], **keywords))
+    dy = random_array(generator, columns.shape, dtype)
+    back = cpu.col2im(dy, input_shape, weight_shape[2:], **keywords)
+    expected = reference.col2im(dy.astype(float), input_shape, weight_shape[2:], **keywords)
+    assert relative_error(back, expected.astype(dtype)) <= TOLERANCE[dtype]
+
+
+# Sizes that fill several blocks: more rows than a strip, more channels than KC, many images.
+LARGE = [
+    ((2, 40, 17, 19), (300, 40, 3, 3), {"padding": (1, 1, 1, 1)}),
+    ((70, 33, 2, 2), (40, 33, 3, 3), {"padding": (1, 1, 1, 1)}),
+    ((3, 6, 61, 67), (70, 3, 11, 11), {"stride": (4, 4), "padding": (2, 2, 2, 2), "groups": 2}),
+    ((5, 300, 9, 9), (270, 300, 1, 1), {}),
+    ((4, 64, 30, 31), (64, 1, 3, 3), {"padding": (1, 1, 1, 1), "groups": 64}),
+    ((2, 3, 90, 101), (20, 3, 7, 7), {"stride": (2, 2), "padding": (3, 3, 3, 3)}),
+]
+
+
+@pytest.mark.parametrize(("input_shape", "weight_shape", "keywords"), LARGE)
+def test_large_convolution_equals_pytorch(input_shape, weight_shape, keywords):
+    torch = oracle()
+    generator = np.random.default_rng(0)
+    x = random_array(generator, input_shape, np.float32)
+    weight = random_array(generator, weight_shape, np.float32)
+    y = cpu.conv2d_forward(x, weight, **keywords)
+    dy = random_array(generator, y.shape, np.float32)
+    dx = cpu.conv2d_input_grad(dy, weight, input_shape, **keywords)
+    dw = cpu.conv2d_weight_grad(dy, x, weight_shape, **keywords)
+
+    tx = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    tw = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
+    top, _, left, _ = keywords.get("padding", (0, 0, 0, 0))
+    ty = torch.nn.functional.conv2d(
+        tx, tw, stride=keywords.get("stride", 1), padding=(top, left),
+        groups=keywords.get("groups", 1),
+    )  # fmt: skip
+    ty.backward(torch.tensor(dy, dtype=torch.float64))
+    for found, expected in ((y, ty.detach()), (dx, tx.grad), (dw, tw.grad)):
+        assert relative_error(found, expected.numpy().astype(np.float32)) <= 1e-5
+
+
+@pytest.mark.parametrize(("input_shape", "weight_shape", "keywords"), LARGE)
+def test_bits_do_not_depend_on_threads(input_shape, weight_shape, keywords):
+    generator = np.random.default_rng(0)
+    x = random_array(generator, input_shape, np.float32)
+    weight = random_array(generator, weight_shape, np.float32)
+    shape = cpu.conv2d_forward(x, weight, **keywords).shape
+    dy = random_array(generator, shape, np.float32)
+
+    def results():
+        return (
+            cpu.conv2d_forward(x, weight, **keywords),
+            cpu.conv2d_input_grad(dy, weight, input_shape, **keywords),
+            cpu.conv2d_weight_grad(dy, x, weight_shape, **keywords),
+        )
+
+    before = cpu.get_num_threads()
+    try:
+        cpu.set_num_threads(1)
+        single = results()
+        for threads in (2, 3, 7):
+            cpu.set_num_threads(threads)
+            for one, several in zip(single, results(), strict=True):
+                np.testing.assert_array_equal(one, several)
+    finally:
+        cpu.set_num_threads(before)
+
+
+@given(
+    st.tuples(st.integers(0, 70), st.integers(0, 300), st.integers(0, 120)),
+    st.lists(st.integers(1, 3), max_size=2),
+    st.sampled_from(list(TOLERANCE)),
+    st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)),
+    st.integers(0),
+)
+def test_matmul_equals_numpy(sizes, batch, dtype, layouts, seed):
+    rows, depth, cols = sizes
+    generator = np.random.default_rng(seed)
+    a = random_array(generator, (*batch, rows, depth), dtype, layouts[0])
+    b = random_array(generator, (*batch, depth, cols), dtype, layouts[1])
+    expected = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
+    assert relative_error(cpu.matmul(a, b), expected) <= TOLERANCE[dtype]
+    transposed = cpu.matmul(np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2))
+    assert relative_error(np.swapaxes(transposed, -1, -2), expected) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "portable"])
+def test_every_instruction_set_computes_the_same(isa):
+    """The tests above again in a process that was told which instruction set to use."""
+    environment = os.environ | {"MINIDL_ISA": isa}
+    query = "from minidl._kernels import cpu; print(cpu.instruction_set())"
+    command = [sys.executable, "-c", query]
+    chosen = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    if chosen.stdout.strip() != isa:
+        pytest.skip(f"this processor has no {isa}")
+    tests = ("convolution_equals", "large_convolution", "matmul_equals")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    run = subprocess.run(
+        [*command, "-k", " or ".join(tests)], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+
+
+def test_wrong_arguments_are_named():
+    x, weight = np.zeros((1, 4, 9, 9), np.float32), np.zeros((64, 3, 7, 7), np.float32)
+    with pytest.raises(ValueError, match=r"input has 4 channels, weight expects 3 \(weight shape"):
+        cpu.conv2d_forward(x, weight)
+    with pytest.raises(TypeError, match="same dtype, got input float32, weight float64"):
+        cpu.conv2d_forward(x, weight.astype(np.float64))
+    with pytest.raises(TypeError, match="input must be float32 or float64, got int64"):
+        cpu.conv2d_forward(x.astype(np.int64), weight)
+    with pytest.raises(ValueError, match="5 output channels do not match"):
+        cpu.conv2d_forward(x, np.zeros((5, 2, 3, 3), np.float32), groups=2)
+    with pytest.raises(ValueError, match=r"bias must have shape \(64,\), got \(63,\)"):
+        cpu.conv2d_forward(x[:, :3], weight, np.zeros(63, np.float32))
+    with pytest.raises(
+        ValueError, match=r"dy must have shape \(1, 64, 3, 3\), got \(1, 64, 4, 4\)"
+    ):
+        cpu.conv2d_weight_grad(np.zeros((1, 64, 4, 4), np.float32), x[:, :3], weight.shape)
+    with pytest.raises(ValueError, match=r"matmul: shapes \(2, 3\) and \(2, 3\) do not match"):
+        cpu.matmul(np.zeros((2, 3)), np.zeros((2, 3)))
