@@ -1,0 +1,1 @@
+"""Benchmarks: each measures minidl and its rival in one run, alternating."""
