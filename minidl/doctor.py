@@ -1,4 +1,4 @@
-"""`python -m minidl.doctor`: versions, hardware and problems; exits with 1 if there is a problem."""
+"""`python -m minidl.doctor`: versions, hardware, problems; exits with 1 if there is one."""
 
 import sys
 

@@ -1,9 +1,69 @@
 """The kernel contract on the CPU: Cython loops behind one launch layer."""
 
 from .conv import has_openmp, instruction_set
-from .launch_conv import *
-from .launch_elementwise import *
-from .launch_norm import *
-from .launch_optim import *
-from .launch_pool import *
+from .launch_conv import (
+    col2im,
+    conv2d_forward,
+    conv2d_input_grad,
+    conv2d_weight_grad,
+    im2col,
+    matmul,
+)
+from .launch_elementwise import (
+    dropout,
+    log_softmax_backward,
+    log_softmax_forward,
+    relu_backward,
+    relu_forward,
+)
+from .launch_norm import (
+    batch_norm_backward,
+    batch_norm_forward,
+    batch_norm_inference,
+    local_response_norm_backward,
+    local_response_norm_forward,
+)
+from .launch_optim import adam_step, rmsprop_step, sgd_step
+from .launch_pool import (
+    adaptive_avg_pool2d_backward,
+    adaptive_avg_pool2d_forward,
+    avg_pool2d_backward,
+    avg_pool2d_forward,
+    max_pool2d_backward,
+    max_pool2d_forward,
+    max_pool2d_gather,
+)
 from .threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "adam_step",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_avg_pool2d_forward",
+    "avg_pool2d_backward",
+    "avg_pool2d_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "batch_norm_inference",
+    "col2im",
+    "conv2d_forward",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "dropout",
+    "get_num_threads",
+    "has_openmp",
+    "im2col",
+    "instruction_set",
+    "local_response_norm_backward",
+    "local_response_norm_forward",
+    "log_softmax_backward",
+    "log_softmax_forward",
+    "matmul",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
+    "max_pool2d_gather",
+    "relu_backward",
+    "relu_forward",
+    "rmsprop_step",
+    "set_num_threads",
+    "sgd_step",
+]

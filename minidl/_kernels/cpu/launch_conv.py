@@ -7,7 +7,8 @@ agree) is established here, once.
 import numpy as np
 
 from ..geometry import Padding, Pair, conv_output_size
-from . import conv, matmul as matmul_loops
+from . import conv
+from . import matmul as matmul_loops
 from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import get_num_threads
 
@@ -99,7 +100,9 @@ def conv2d_forward(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """y[n, k, p, q] = bias[k] + sum_{c,r,s} weight[k, c, r, s] * x[n, c, p*stride + r*dilation, ...].
+    """y[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * x[n, c, p', q'].
+
+    (p', q') = (p, q) * stride + (r, s) * dilation - padding, and x is 0 outside the image.
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y (N, K, P, Q).
     """
@@ -144,7 +147,7 @@ def conv2d_input_grad(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """Gradient of conv2d to its input: dy (N, K, P, Q), weight (K, C/groups, R, S) -> (N, C, H, W)."""
+    """Gradient to the input: dy (N, K, P, Q), weight (K, C/groups, R, S) -> (N, C, H, W)."""
     dy = as_kernel_array("conv2d_input_grad", "dy", dy, 4)
     weight = as_kernel_array("conv2d_input_grad", "weight", weight, 4)
     same_dtype("conv2d_input_grad", dy=dy, weight=weight)
@@ -194,7 +197,7 @@ def conv2d_weight_grad(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """Gradient of conv2d to its weight: dy (N, K, P, Q), x (N, C, H, W) -> (K, C/groups, R, S)."""
+    """Gradient to the weight: dy (N, K, P, Q), x (N, C, H, W) -> (K, C/groups, R, S)."""
     dy = as_kernel_array("conv2d_weight_grad", "dy", dy, 4)
     x = as_kernel_array("conv2d_weight_grad", "input", x, 4)
     same_dtype("conv2d_weight_grad", dy=dy, input=x)
@@ -249,7 +252,7 @@ def im2col(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
 ) -> Array:
-    """x (N, C, H, W) -> columns (N, C*R*S, P*Q): column p*Q + q is the window of output pixel (p, q)."""
+    """x (N, C, H, W) -> (N, C*R*S, P*Q): column p*Q + q is what output pixel (p, q) sees."""
     x = as_kernel_array("im2col", "input", x, 4)
     n, c = x.shape[:2]
     p, q = conv_output_size("im2col", x.shape[2:], kernel_size, stride, padding, dilation)
