@@ -3,7 +3,14 @@
 from .alexnet import AlexNet
 from .classifier import ImageClassifier
 from .lenet import LeNet5
-from .registry import create, list_models, register_model
+from .registry import (
+    UnknownModelError,
+    check_name,
+    create,
+    list_models,
+    min_image_size,
+    register_model,
+)
 from .vgg import VGG
 
 __all__ = [
@@ -11,7 +18,10 @@ __all__ = [
     "AlexNet",
     "ImageClassifier",
     "LeNet5",
+    "UnknownModelError",
+    "check_name",
     "create",
     "list_models",
+    "min_image_size",
     "register_model",
 ]

@@ -44,6 +44,8 @@ class AlexNet(ImageClassifier):
     61,100,840 parameters at 3x224x224 and 1000 classes.
     """
 
+    min_image_size = 63
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -51,7 +53,7 @@ class AlexNet(ImageClassifier):
         image_size: int = 224,
         dropout: float = 0.5,
     ) -> None:
-        super().__init__("alexnet", in_channels, num_classes, image_size, min_image_size=63)
+        super().__init__("alexnet", in_channels, num_classes, image_size)
         grid = _grid(image_size)
         self.features = Sequential(
             Conv2d(in_channels, 64, kernel_size=11, stride=4, padding=2),  # 224 -> 55

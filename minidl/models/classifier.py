@@ -13,21 +13,20 @@ class ImageClassifier(Module):
         arch: the name in the registry.
         in_channels, num_classes: channels of the images, number of outputs.
         image_size: side of the images the network was built for.
-        min_image_size: the smallest side that leaves something for the last layer.
+        min_image_size: the smallest side that leaves something for the last layer; of the class.
     """
 
-    def __init__(
-        self, arch: str, in_channels: int, num_classes: int, image_size: int, min_image_size: int
-    ) -> None:
+    min_image_size: int
+
+    def __init__(self, arch: str, in_channels: int, num_classes: int, image_size: int) -> None:
         super().__init__()
         self.arch = arch
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.image_size = image_size
-        self.min_image_size = min_image_size
-        if image_size < min_image_size:
+        if image_size < self.min_image_size:
             raise ValueError(
-                f"{arch}: image_size must be at least {min_image_size}, got {image_size}"
+                f"{arch}: image_size must be at least {self.min_image_size}, got {image_size}"
             )
 
     def check_images(self, x: Tensor) -> None:

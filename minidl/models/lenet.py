@@ -50,6 +50,8 @@ class LeNet5(ImageClassifier):
     61,706 parameters at 1x32x32 and 10 classes.
     """
 
+    min_image_size = 16
+
     def __init__(
         self,
         num_classes: int = 10,
@@ -58,7 +60,7 @@ class LeNet5(ImageClassifier):
         activation: str = "tanh",
         pooling: str = "avg",
     ) -> None:
-        super().__init__("lenet5", in_channels, num_classes, image_size, min_image_size=16)
+        super().__init__("lenet5", in_channels, num_classes, image_size)
         for argument, value, known in (
             ("activation", activation, ACTIVATIONS),
             ("pooling", pooling, POOLINGS),

@@ -5,29 +5,38 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from ..nn import Module
+from ..errors import MinidlError
+from .classifier import ImageClassifier
 
-Builder = TypeVar("Builder", bound=Callable[..., Module])
-
-_BUILDERS: dict[str, Callable[..., Module]] = {}
+Model = TypeVar("Model", bound=type[ImageClassifier])
 
 
-def register_model(name: str) -> Callable[[Builder], Builder]:
-    """Decorator: make a class, or a function that builds a model, available under `name`.
+class _Entry(NamedTuple):
+    model: type[ImageClassifier]
+    fixed: dict[str, Any]  # the options that make this architecture of the class
 
-    It takes keyword arguments, among them num_classes, in_channels and image_size.
+
+_ENTRIES: dict[str, _Entry] = {}
+
+
+class UnknownModelError(MinidlError, ValueError):
+    """There is no architecture of that name; the text suggests the nearest."""
+
+
+def register_model(name: str, **fixed: Any) -> Callable[[Model], Model]:
+    """Class decorator: build the class with the options `fixed` when `name` is asked for.
 
     Raises:
         ValueError: if the name is taken.
     """
 
-    def register(builder: Builder) -> Builder:
-        if name in _BUILDERS:
+    def register(model: Model) -> Model:
+        if name in _ENTRIES:
             raise ValueError(f"register_model: an architecture named {name!r} exists already")
-        _BUILDERS[name] = builder
-        return builder
+        _ENTRIES[name] = _Entry(model, fixed)
+        return model
 
     return register
 
@@ -39,7 +48,34 @@ def list_models() -> list[str]:
     >>> md.models.list_models()[:2]
     ['alexnet', 'lenet5']
     """
-    return sorted(_BUILDERS)
+    return sorted(_ENTRIES)
+
+
+def check_name(name: str) -> None:
+    """Raise UnknownModelError, a ValueError, if there is no architecture of that name.
+
+    >>> check_name("vgg61")
+    Traceback (most recent call last):
+    ...
+    minidl.models.registry.UnknownModelError: unknown architecture 'vgg61'; did you mean 'vgg16'?
+    """
+    if name not in _ENTRIES:
+        near = get_close_matches(str(name).lower(), _ENTRIES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(list_models())}"
+        raise UnknownModelError(f"unknown architecture {name!r}; {hint}")
+
+
+def min_image_size(name: str) -> int:
+    """The smallest side of images that an architecture can take.
+
+    Raises:
+        UnknownModelError: if there is no such architecture.
+
+    >>> min_image_size("vgg16")
+    32
+    """
+    check_name(name)
+    return _ENTRIES[name].model.min_image_size
 
 
 def create(
@@ -48,7 +84,7 @@ def create(
     in_channels: int | None = None,
     image_size: int | None = None,
     **options: Any,
-) -> Module:
+) -> ImageClassifier:
     """Build an architecture with fresh weights.
 
     Args:
@@ -62,25 +98,21 @@ def create(
     for those of ImageNet).
 
     Raises:
-        ValueError: if there is no such architecture; the text suggests the nearest name.
+        UnknownModelError: if there is no such architecture; the text suggests the nearest name.
+        ValueError: if image_size is smaller than the network needs.
         TypeError: if the architecture has no such option.
 
     >>> import minidl as md
-    >>> model = md.models.create("vgg11", num_classes=10, image_size=32)
-    >>> model.arch, model(md.zeros(1, 3, 32, 32)).shape
-    ('vgg11', (1, 10))
+    >>> model = md.models.create("lenet5", num_classes=26)
+    >>> model.arch, model(md.zeros(1, 1, 32, 32)).shape
+    ('lenet5', (1, 26))
     """
-    if name not in _BUILDERS:
-        near = get_close_matches(str(name), _BUILDERS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(list_models())}"
-        raise ValueError(f"unknown architecture {name!r}; {hint}")
-    builder = _BUILDERS[name]
+    check_name(name)
+    model, fixed = _ENTRIES[name]
     common = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     options |= {option: value for option, value in common.items() if value is not None}
-    accepted = inspect.signature(builder).parameters
+    accepted = sorted(set(inspect.signature(model).parameters) - set(fixed))
     for option in options:
         if option not in accepted:
-            raise TypeError(
-                f"{name} has no option {option!r}; it has: {', '.join(sorted(accepted))}"
-            )
-    return builder(**options)
+            raise TypeError(f"{name} has no option {option!r}; it has: {', '.join(accepted)}")
+    return model(**fixed, **options)

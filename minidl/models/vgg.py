@@ -6,8 +6,6 @@ Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Rec
 
 from __future__ import annotations
 
-from functools import partial
-
 from ..nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
@@ -60,7 +58,7 @@ class VGG(ImageClassifier):
         dropout: after each of the two hidden fully connected layers.
 
     Raises:
-        ValueError: if image_size, or an image, is smaller than 32.
+        ValueError: if arch is unknown; if image_size, or an image, is smaller than 32.
 
     What deviates from the paper: its initialiser N(0, 0.01) trains column A only, and the deeper
     columns start from its weights (section 3.1); here the weights follow He's normal initialiser
@@ -73,6 +71,8 @@ class VGG(ImageClassifier):
     (vgg16) and 143,667,240 (vgg19) parameters.
     """
 
+    min_image_size = 32
+
     def __init__(
         self,
         arch: str,
@@ -81,10 +81,12 @@ class VGG(ImageClassifier):
         image_size: int = 224,
         dropout: float = 0.5,
     ) -> None:
-        super().__init__(arch, in_channels, num_classes, image_size, min_image_size=32)
-        depths = DEPTHS[arch.removesuffix("_bn")]
+        super().__init__(arch, in_channels, num_classes, image_size)
+        column = arch.removesuffix("_bn")
+        if column not in DEPTHS:
+            raise ValueError(f"VGG: arch must be one of {', '.join(DEPTHS)} (or _bn), got {arch!r}")
         grid = image_size // 32  # five poolings halve the side
-        self.features = make_stages(in_channels, depths, batch_norm=arch.endswith("_bn"))
+        self.features = make_stages(in_channels, DEPTHS[column], batch_norm=arch.endswith("_bn"))
         self.avgpool = AdaptiveAvgPool2d(grid)
         self.classifier = Sequential(
             Linear(512 * grid * grid, 4096),
@@ -106,4 +108,4 @@ class VGG(ImageClassifier):
 
 for _column in DEPTHS:
     for _arch in (_column, f"{_column}_bn"):
-        register_model(_arch)(partial(VGG, _arch))
+        register_model(_arch, arch=_arch)(VGG)

@@ -55,13 +55,13 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with samples of the normal distribution of this mean and standard deviation.
 
     >>> import minidl as md
-    >>> _ = md.manual_seed(0)
+    >>> md.manual_seed(0)
     >>> round(float(normal_(md.empty(10000), std=0.01).data.std()), 3)
     0.01
     """
     if std < 0.0:
         raise ValueError(f"normal_: std must be >= 0, got {std}")
-    sample = random.default_generator().standard_normal(tensor.shape, dtype=_sampled(tensor))
+    sample = random.generator().standard_normal(tensor.shape, dtype=_sampled(tensor))
     sample *= std  # in place: the first classifier layer of VGG has 100 million weights
     if mean != 0.0:
         sample += mean
@@ -77,7 +77,7 @@ def uniform_(tensor: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """
     if high < low:
         raise ValueError(f"uniform_: low must not exceed high, got {low} and {high}")
-    sample = random.default_generator().random(tensor.shape, dtype=_sampled(tensor))
+    sample = random.generator().random(tensor.shape, dtype=_sampled(tensor))
     sample *= high - low
     sample += low
     return _fill(tensor, sample)
@@ -111,7 +111,7 @@ def lecun_normal_(tensor: Tensor) -> Tensor:
     Source: LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, section 4.6.
 
     >>> import minidl as md
-    >>> _ = md.manual_seed(0)
+    >>> md.manual_seed(0)
     >>> round(float(lecun_normal_(md.empty(100, 400)).data.std()), 3)
     0.05
     """
@@ -160,7 +160,7 @@ def he_normal_(tensor: Tensor, mode: str = "fan_in") -> Tensor:
     Source: He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", ICCV 2015, equations 10 and 14.
 
     >>> import minidl as md
-    >>> _ = md.manual_seed(0)
+    >>> md.manual_seed(0)
     >>> round(float(he_normal_(md.empty(100, 200)).data.std()), 2)
     0.1
     """

@@ -250,16 +250,16 @@ class Module:
         True
         """
         for target in targets:
-            if isinstance(target, str):
+            if isinstance(target, str) and target.startswith(("cpu", "cuda")):
                 device = target
             else:
                 dtype = target
-        if dtype is not None and not np.issubdtype(np.dtype(dtype), np.floating):
+        if dtype is not None and np.dtype(dtype).kind != "f":
             raise TypeError(f"{type(self).__name__}.to: dtype must be floating point, got {dtype}")
         for tensor in (*self.parameters(), *self.buffers()):
-            tensor.data = _moved(tensor, device, dtype)
+            tensor.data = _moved(tensor, device, dtype).data
             if tensor.grad is not None:
-                tensor.grad = Tensor(_moved(tensor.grad, device, dtype))
+                tensor.grad = _moved(tensor.grad, device, dtype)
         return self
 
     # ---- state ----
@@ -379,8 +379,6 @@ def _array(value: Any) -> Any:
     return value if hasattr(value, "shape") and hasattr(value, "dtype") else np.asarray(value)
 
 
-def _moved(tensor: Tensor, device: Any, dtype: Any) -> Any:
-    """The tensor's array on `device`, converted to `dtype` if it is floating point."""
-    floating = np.issubdtype(tensor.dtype, np.floating)
-    with no_grad():
-        return tensor.to(device=device, dtype=dtype if floating else None).data
+def _moved(tensor: Tensor, device: Any, dtype: Any) -> Tensor:
+    """The tensor on `device`, converted to `dtype` if it is floating point."""
+    return tensor.detach().to(device=device, dtype=dtype if tensor.dtype.kind == "f" else None)

@@ -21,6 +21,4 @@ class Parameter(Tensor):
     """
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(
-            data.data if isinstance(data, Tensor) else data, requires_grad=requires_grad
-        )
+        super().__init__(data, requires_grad=requires_grad)
