@@ -124,9 +124,8 @@ class FolderSplit(Split):
         image_size: int,
     ) -> None:
         self.paths = list(paths)
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD)
-        if channels == 1:
-            mean, std = (IMAGENET_GREY_MEAN, IMAGENET_GREY_STD)
+        mean: Sequence[float] = IMAGENET_GREY_MEAN if channels == 1 else IMAGENET_MEAN
+        std: Sequence[float] = IMAGENET_GREY_STD if channels == 1 else IMAGENET_STD
         super().__init__(labels, classes, channels, image_size, None, mean, std, flip=True)
 
     def pixels(self, indices: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
