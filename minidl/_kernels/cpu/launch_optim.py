@@ -91,13 +91,13 @@ def _step(
 ) -> None:
     """Run one loop over flat arrays; a changed array that had to be copied is written back."""
     grad = as_kernel_array(op, "grad", grad)
-    same_dtype(op, grad=grad, **changed)
     contiguous = []
     for name, array in changed.items():
         contiguous.append(as_kernel_array(op, name, array))
         has_shape(op, name, array, grad.shape)
         if not array.flags.writeable:
             raise ValueError(f"{op}: {name} is read-only, but the step changes it")
+    same_dtype(op, grad=grad, **changed)
     flat = [array.reshape(-1) for array in contiguous]
     loop(grad.reshape(-1), *flat, *numbers, get_num_threads())
     for array, copy in zip(changed.values(), contiguous, strict=True):

@@ -1,0 +1,144 @@
+"""CPU normalisations against the NumPy specification."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_cases import (
+    DTYPES,
+    TOLERANCE,
+    assert_close,
+    assert_gradient,
+    assert_same_bits_for_any_threads,
+    dtypes,
+    layouts,
+    normal,
+    seeds,
+)
+
+from minidl._kernels import cpu, reference
+
+shapes = st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 7))
+
+
+@given(shape=shapes, seed=seeds, dtype=dtypes, layout=layouts, affine=st.booleans())
+def test_batch_norm(shape, seed, dtype, layout, affine):
+    x = layout(2 * normal(seed, *shape, dtype=dtype) + dtype(3))
+    c = shape[1]
+    weight = layout(normal(seed, c, dtype=dtype)) if affine else None
+    bias = layout(normal(seed + 1, c, dtype=dtype)) if affine else None
+    actual = cpu.batch_norm_forward(x, weight, bias, eps=0.5)
+    expected = reference.batch_norm_forward(x, weight, bias, eps=0.5)
+    for one, other in zip(actual, expected, strict=True):
+        assert_close(one, other)
+    _, mean, var = expected
+    assert_close(
+        cpu.batch_norm_inference(x, weight, bias, layout(mean), layout(var), 0.5),
+        reference.batch_norm_inference(x, weight, bias, mean, var, 0.5),
+    )
+    dy = layout(normal(seed + 2, *shape, dtype=dtype))
+    actual = cpu.batch_norm_backward(dy, x, weight, layout(mean), layout(var), 0.5)
+    exact = [dy, x, weight, mean, var]
+    exact = [None if array is None else array.astype(np.longdouble) for array in exact]
+    expected = reference.batch_norm_backward(*exact, 0.5)
+    largest = max(1.0, *(np.abs(array).max(initial=0) for array in expected))
+    for one, other in zip(actual, expected, strict=True):
+        assert one.dtype == dtype
+        atol = TOLERANCE[np.dtype(dtype)] * float(largest)
+        np.testing.assert_allclose(one.astype(np.longdouble), other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_statistics_survive_a_large_mean(dtype):
+    """The textbook E[x^2] - E[x]^2 in single precision would lose all digits here."""
+    x = normal(0, 4, 3, 50, 40, dtype=dtype) + dtype(1000)
+    _, mean, var = cpu.batch_norm_forward(x, None, None)
+    exact = x.astype(np.longdouble)
+    tolerance = np.finfo(dtype).eps
+    np.testing.assert_allclose(mean, exact.mean(axis=(0, 2, 3)).astype(dtype), rtol=tolerance)
+    np.testing.assert_allclose(var, exact.var(axis=(0, 2, 3)).astype(dtype), rtol=100 * tolerance)
+
+
+def test_batch_norm_gradients_are_those_of_the_forward_pass():
+    x, dy = normal(0, 3, 2, 4, 5), normal(1, 3, 2, 4, 5)
+    weight, bias = normal(2, 2), normal(3, 2)
+    _, mean, var = cpu.batch_norm_forward(x, weight, bias, 0.1)
+    dx, dweight, dbias = cpu.batch_norm_backward(dy, x, weight, mean, var, 0.1)
+    forward = cpu.batch_norm_forward
+    assert_gradient(lambda x: forward(x, weight, bias, 0.1)[0], x, dy, dx)
+    assert_gradient(lambda weight: forward(x, weight, bias, 0.1)[0], weight, dy, dweight)
+    assert_gradient(lambda bias: forward(x, weight, bias, 0.1)[0], bias, dy, dbias)
+
+
+def test_batch_norm_of_an_empty_batch():
+    x = np.empty((0, 3, 2, 2), np.float32)
+    y, mean, var = cpu.batch_norm_forward(x, None, None)
+    assert y.shape == x.shape
+    np.testing.assert_array_equal([mean, var], np.zeros((2, 3)))
+    dx, dweight, dbias = cpu.batch_norm_backward(x, x, None, mean, var)
+    assert dx.shape == x.shape
+    np.testing.assert_array_equal([dweight, dbias], np.zeros((2, 3)))
+
+
+@given(
+    seed=seeds,
+    shape=st.tuples(st.integers(0, 2), st.integers(1, 8), st.integers(1, 20), st.integers(1, 30)),
+    size=st.integers(1, 7),
+    beta=st.sampled_from([0.5, 0.75, 1.3]),
+    alpha_over_n=st.booleans(),
+    dtype=dtypes,
+    layout=layouts,
+)
+def test_local_response_norm(seed, shape, size, beta, alpha_over_n, dtype, layout):
+    x = layout(normal(seed, *shape, dtype=dtype))
+    y, scale = cpu.local_response_norm_forward(x, size, 0.9, beta, 1.5, alpha_over_n)
+    expected, expected_scale = reference.local_response_norm_forward(
+        x, size, 0.9, beta, 1.5, alpha_over_n
+    )
+    assert_close(y, expected)
+    assert_close(scale, expected_scale)
+    dy = layout(normal(seed + 1, *shape, dtype=dtype))
+    assert_close(
+        cpu.local_response_norm_backward(dy, x, layout(scale), size, 0.9, beta, alpha_over_n),
+        reference.local_response_norm_backward(dy, x, scale, size, 0.9, beta, alpha_over_n),
+    )
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_local_response_norm_gradient_is_that_of_the_forward_pass(size):
+    x, dy = normal(0, 2, 7, 3, 2), normal(1, 2, 7, 3, 2)
+    _, scale = cpu.local_response_norm_forward(x, size, alpha=0.9)
+    dx = cpu.local_response_norm_backward(dy, x, scale, size, alpha=0.9)
+    assert_gradient(lambda x: cpu.local_response_norm_forward(x, size, alpha=0.9)[0], x, dy, dx)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_do_not_depend_on_threads(dtype):
+    x, dy = normal(0, 5, 3, 31, 29, dtype=dtype), normal(1, 5, 3, 31, 29, dtype=dtype)
+    weight = normal(2, 3, dtype=dtype)
+
+    def run():
+        y, mean, var = cpu.batch_norm_forward(x, weight, weight)
+        gradients = cpu.batch_norm_backward(dy, x, weight, mean, var)
+        z, scale = cpu.local_response_norm_forward(x, alpha=0.9)
+        return y, mean, var, *gradients, z, cpu.local_response_norm_backward(dy, x, scale)
+
+    assert_same_bits_for_any_threads(run)
+
+
+def test_errors_say_what_is_wrong():
+    x, channels = np.ones((2, 3, 4, 4)), np.ones(3)
+    with pytest.raises(ValueError, match="batch_norm: x must have 4 dimensions, got 2"):
+        cpu.batch_norm_forward(x[0, 0], None, None)
+    with pytest.raises(ValueError, match=r"batch_norm: weight must have shape \(3,\), got \(2,\)"):
+        cpu.batch_norm_forward(x, channels[:2], None)
+    with pytest.raises(TypeError, match="same dtype, got x float64, bias float32"):
+        cpu.batch_norm_forward(x, channels, channels.astype(np.float32))
+    with pytest.raises(ValueError, match=r"batch_norm_inference: mean must have shape \(3,\)"):
+        cpu.batch_norm_inference(x, None, None, channels[:1], channels)
+    with pytest.raises(ValueError, match=r"batch_norm_backward: dy must have shape \(2, 3, 4, 4\)"):
+        cpu.batch_norm_backward(x[:1], x, None, channels, channels)
+    with pytest.raises(ValueError, match="local_response_norm: size must be at least 1, got 0"):
+        cpu.local_response_norm_forward(x, size=0)
+    with pytest.raises(ValueError, match="local_response_norm_backward: scale must have shape"):
+        cpu.local_response_norm_backward(x, x, x[:1])

@@ -1,0 +1,186 @@
+"""CPU pooling against the NumPy specification."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_cases import (
+    DTYPES,
+    assert_close,
+    assert_gradient,
+    assert_same_bits_for_any_threads,
+    dtypes,
+    layouts,
+    normal,
+    seeds,
+)
+
+from minidl._kernels import cpu, reference
+
+sides = st.integers(1, 9)
+small = st.integers(1, 4)
+
+
+@st.composite
+def poolings(draw):
+    """An input shape and the arguments of a pooling that fits it."""
+    size = draw(st.tuples(sides, sides))
+    kernel_size = draw(st.tuples(small, small))
+    stride = draw(st.one_of(st.just(kernel_size), st.tuples(small, small)))
+    padding = tuple(draw(st.sampled_from([0, k // 2])) for k in kernel_size)
+    # the smallest image on which the window fits may be smaller than the window
+    size = tuple(max(n, k - 2 * pad) for n, k, pad in zip(size, kernel_size, padding, strict=True))
+    shape = (draw(st.integers(0, 3)), draw(st.integers(1, 3)), *size)
+    return shape, (kernel_size, stride, padding, draw(st.booleans()))
+
+
+@given(case=poolings(), seed=seeds, dtype=dtypes, layout=layouts, ties=st.booleans())
+def test_max_pool(case, seed, dtype, layout, ties):
+    shape, arguments = case
+    x = normal(seed, *shape, dtype=dtype)
+    x = layout(np.round(x) if ties else x)
+    y, switches = cpu.max_pool2d_forward(x, *arguments)
+    expected, expected_switches = reference.max_pool2d_forward(x, *arguments)
+    np.testing.assert_array_equal(y, expected, strict=True)
+    np.testing.assert_array_equal(switches, expected_switches, strict=True)
+    dy = layout(normal(seed, *y.shape, dtype=dtype))
+    assert_close(
+        cpu.max_pool2d_backward(dy, layout(switches), shape),
+        reference.max_pool2d_backward(dy, switches, shape),
+    )
+    np.testing.assert_array_equal(cpu.max_pool2d_gather(x, layout(switches)), y, strict=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(2, 2), (6, 128), (9, 131), (4, 257)])
+def test_max_pool_2x2_in_blocks(dtype, size):
+    x = np.round(2 * normal(0, 2, 3, *size, dtype=dtype))
+    x[normal(1, *x.shape) > 1.5] = np.nan
+    x[normal(2, *x.shape) > 1.5] = -np.inf
+    for actual, expected in zip(
+        cpu.max_pool2d_forward(x, (2, 2), (2, 2)),
+        reference.max_pool2d_forward(x, (2, 2), (2, 2)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(actual, expected, strict=True)
+
+
+@given(seed=seeds, dtype=dtypes)
+def test_max_pool_of_nan_and_infinities(seed, dtype):
+    values = np.array([np.nan, -np.inf, np.inf, 0.0, 1.0], dtype)
+    x = np.random.default_rng(seed).choice(values, size=(2, 2, 5, 6))
+    arguments = ((3, 3), (2, 1), (1, 1), True)
+    for actual, expected in zip(
+        cpu.max_pool2d_forward(x, *arguments),
+        reference.max_pool2d_forward(x, *arguments),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(actual, expected, strict=True)
+
+
+@given(case=poolings(), seed=seeds, dtype=dtypes, layout=layouts, count_include_pad=st.booleans())
+def test_avg_pool(case, seed, dtype, layout, count_include_pad):
+    shape, arguments = case
+    arguments = (*arguments, count_include_pad)
+    x = layout(normal(seed, *shape, dtype=dtype))
+    y = cpu.avg_pool2d_forward(x, *arguments)
+    assert_close(y, reference.avg_pool2d_forward(x, *arguments))
+    dy = layout(normal(seed, *y.shape, dtype=dtype))
+    assert_close(
+        cpu.avg_pool2d_backward(dy, shape, *arguments),
+        reference.avg_pool2d_backward(dy, shape, *arguments),
+    )
+
+
+@given(
+    seed=seeds,
+    shape=st.tuples(st.integers(0, 2), small, sides, sides),
+    output_size=st.tuples(sides, sides),
+    dtype=dtypes,
+    layout=layouts,
+)
+def test_adaptive_avg_pool(seed, shape, output_size, dtype, layout):
+    x = layout(normal(seed, *shape, dtype=dtype))
+    y = cpu.adaptive_avg_pool2d_forward(x, output_size)
+    assert_close(y, reference.adaptive_avg_pool2d_forward(x, output_size))
+    dy = layout(normal(seed, *y.shape, dtype=dtype))
+    assert_close(
+        cpu.adaptive_avg_pool2d_backward(dy, shape),
+        reference.adaptive_avg_pool2d_backward(dy, shape),
+    )
+
+
+def test_gradients_are_those_of_the_forward_pass():
+    x = normal(0, 2, 3, 7, 6)
+    arguments = ((3, 2), (2, 1), (1, 0))
+    y, switches = cpu.max_pool2d_forward(x, *arguments)
+    dy = normal(1, *y.shape)
+    dx = cpu.max_pool2d_backward(dy, switches, x.shape)
+    assert_gradient(lambda x: cpu.max_pool2d_forward(x, *arguments)[0], x, dy, dx)
+    dx = cpu.avg_pool2d_backward(dy, x.shape, *arguments, count_include_pad=False)
+    assert_gradient(
+        lambda x: cpu.avg_pool2d_forward(x, *arguments, count_include_pad=False), x, dy, dx
+    )
+    dx = cpu.adaptive_avg_pool2d_backward(dy, x.shape)
+    assert_gradient(lambda x: cpu.adaptive_avg_pool2d_forward(x, dy.shape[2:]), x, dy, dx)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+def test_bits_do_not_depend_on_threads(dtype, stride):
+    x = normal(0, 3, 5, 21, 22, dtype=dtype)
+
+    def run():
+        y, switches = cpu.max_pool2d_forward(x, (2, 2), stride)
+        dx = cpu.max_pool2d_backward(y, switches, x.shape)
+        mean = cpu.avg_pool2d_forward(x, (3, 3), stride, (1, 1))
+        spread = cpu.avg_pool2d_backward(mean, x.shape, (3, 3), stride, (1, 1))
+        return y, switches, dx, mean, spread
+
+    assert_same_bits_for_any_threads(run)
+
+
+def test_inputs_stay_as_they_are():
+    x = normal(0, 2, 3, 6, 6)
+    before = x.copy()
+    y, switches = cpu.max_pool2d_forward(x, (2, 2), (2, 2))
+    dy, kept = y.copy(), switches.copy()
+    cpu.max_pool2d_backward(y, switches, x.shape)
+    cpu.avg_pool2d_backward(y, x.shape, (2, 2), (2, 2))
+    np.testing.assert_array_equal(x, before)
+    np.testing.assert_array_equal(y, dy)
+    np.testing.assert_array_equal(switches, kept)
+
+
+def test_errors_say_what_is_wrong():
+    x, y = np.ones((1, 2, 4, 4)), np.ones((1, 2, 2, 2))
+    switches = np.zeros((1, 2, 2, 2), np.int64)
+    with pytest.raises(TypeError, match="max_pool2d: x must be float32 or float64, got int64"):
+        cpu.max_pool2d_forward(x.astype(np.int64), (2, 2), (2, 2))
+    with pytest.raises(ValueError, match="max_pool2d: x must have 4 dimensions, got 3"):
+        cpu.max_pool2d_forward(x[0], (2, 2), (2, 2))
+    with pytest.raises(ValueError, match="avg_pool2d: window 5x5 does not fit the input 4x4"):
+        cpu.avg_pool2d_forward(x, (5, 5), (1, 1))
+    with pytest.raises(ValueError, match=r"avg_pool2d: stride must be at least 1, got \(0, 1\)"):
+        cpu.avg_pool2d_forward(x, (2, 2), (0, 1))
+    with pytest.raises(ValueError, match=r"avg_pool2d_backward: dy must have shape \(1, 2, 3, 3\)"):
+        cpu.avg_pool2d_backward(y, x.shape, (2, 2), (1, 1))
+    with pytest.raises(TypeError, match="max_pool2d_backward: switches must be int64, got int32"):
+        cpu.max_pool2d_backward(y, switches.astype(np.int32), x.shape)
+    with pytest.raises(ValueError, match=r"switches must have shape \(1, 2, 2, 2\), got"):
+        cpu.max_pool2d_backward(y, switches[:, :1], x.shape)
+    with pytest.raises(ValueError, match=r"input_shape must be \(N, C, H, W\), got \(4, 4\)"):
+        cpu.max_pool2d_backward(y, switches, (4, 4))
+    with pytest.raises(ValueError, match="adaptive_avg_pool2d: the input is empty"):
+        cpu.adaptive_avg_pool2d_forward(np.ones((1, 1, 0, 3)), (2, 2))
+
+
+@pytest.mark.parametrize("wrong", [-1, 16])
+def test_switches_outside_the_image_are_refused(wrong):
+    x, y = np.ones((1, 2, 4, 4)), np.ones((1, 2, 2, 2))
+    switches = np.zeros((1, 2, 2, 2), np.int64)
+    switches[0, 1, 1, 0] = wrong
+    with pytest.raises(ValueError, match="switches point outside planes of 4x4"):
+        cpu.max_pool2d_backward(y, switches, x.shape)
+    with pytest.raises(ValueError, match="switches point outside planes of 4x4"):
+        cpu.max_pool2d_gather(x, switches)
