@@ -1,0 +1,563 @@
+"""Reverse-mode differentiation: operations, the graph they leave behind, and the walk back.
+
+An operation is a `Function`. Applied to tensors it computes arrays (`forward`) and leaves itself
+behind as a node of a graph: every result knows the node that made it (`grad_fn`), and every node
+knows by its `edges` where the gradients of its inputs go. An edge leads to the node that made the
+input, or to the input itself when it is a leaf; it does not hold the input's data. What `backward`
+needs from the forward pass it says explicitly, with `save`; everything else is free to go.
+
+The walk visits the nodes from the result backwards, each after everything that was computed from
+it, and hands every node the sum of the gradients of its results. It is a loop, not a recursion, so
+the depth of a network does not matter. `backward` methods are written with differentiable
+operations: with `create_graph=True` the walk leaves a graph of its own, and gradients can be
+differentiated again.
+
+Source: Linnainmaa (1976), "Taylor expansion of the accumulated rounding error"; Griewank and
+Walther (2008), "Evaluating derivatives", chapter 3.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ._kernels import array_namespace
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+__all__ = [
+    "Function",
+    "HookHandle",
+    "Version",
+    "enable_grad",
+    "grad",
+    "is_grad_enabled",
+    "no_grad",
+    "run_backward",
+]
+
+Hook = Callable[["Tensor"], "Tensor | None"]
+
+
+# ---- grad mode -----------------------------------------------------------------------------
+
+
+class _GradMode(threading.local):
+    enabled = True
+
+
+_grad_mode = _GradMode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations in this thread record the graph that `backward` needs.
+
+    >>> is_grad_enabled()
+    True
+    """
+    return _grad_mode.enabled
+
+
+@contextmanager
+def _switch_grad_mode(enabled: bool) -> Iterator[None]:
+    previous = _grad_mode.enabled
+    _grad_mode.enabled = enabled
+    try:
+        yield
+    finally:
+        _grad_mode.enabled = previous
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Within `with no_grad():`, or in a function decorated `@no_grad()`, nothing is recorded.
+
+    >>> import minidl as md
+    >>> x = md.ones(2, requires_grad=True)
+    >>> with md.no_grad():
+    ...     print((x * 2).requires_grad)
+    False
+    """
+    with _switch_grad_mode(False):
+        yield
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """The reverse of `no_grad`, for a part inside it that must be recorded after all.
+
+    >>> with no_grad(), enable_grad():
+    ...     print(is_grad_enabled())
+    True
+    """
+    with _switch_grad_mode(True):
+        yield
+
+
+# ---- operations ----------------------------------------------------------------------------
+
+
+class Version:
+    """Counts the in-place changes of one piece of memory; all views of it share one counter."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class Function:
+    """One differentiable operation; an instance is one application of it, a node of the graph.
+
+    A subclass defines
+
+    - `forward(*arrays)`: takes the inputs' arrays and returns an array or a tuple of arrays. It
+      calls `self.save(...)` once with the arrays that `backward` needs: inputs, outputs, or
+      anything else computed on the way.
+    - `backward(*gradients)`: takes one gradient per output, as Tensors, reads what was saved from
+      `self.saved`, as Tensors too, and returns one gradient per input (None where there is none).
+      `self.needs[i]` tells whether the gradient of input i is wanted.
+
+    Parameters that are not tensors go to the constructor:
+
+    >>> import minidl as md
+    >>> class Scale(Function):
+    ...     def __init__(self, factor):
+    ...         self.factor = factor
+    ...     def forward(self, x):
+    ...         return x * x.dtype.type(self.factor)
+    ...     def backward(self, dy):
+    ...         return Scale(self.factor).apply(dy)
+    >>> x = md.ones(2, requires_grad=True)
+    >>> y = Scale(3).apply(x)
+    >>> y.grad_fn.name
+    'scale'
+    >>> y.sum().backward()
+    >>> x.grad
+    tensor([3., 3.])
+    """
+
+    name = "function"  # the class's name in snake case
+    makes_view = False  # whether the output may share the first input's memory
+
+    needs: tuple[bool, ...] = ()
+    edges: tuple[Edge | None, ...] = ()
+    outputs: tuple[tuple[tuple[int, ...], Any], ...] = ()  # shape and dtype of each output
+    hooks: dict[int, dict[int, Hook]]  # output index -> key -> hook
+    freed = False
+    _saved: tuple[Any, ...] = ()
+    _wrap: Callable[..., Tensor]
+
+    def __init_subclass__(cls) -> None:
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.lstrip("_"))
+        cls.name = words.lower()
+
+    def forward(self, *arrays: Any) -> Any:
+        """Compute the output arrays from the input arrays."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
+
+    def backward(self, *gradients: Any) -> Any:
+        """Compute the gradients of the inputs from those of the outputs."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward()")
+
+    def save(self, *arrays: Any) -> None:
+        """Keep arrays (or None) for `backward`; called by `forward`."""
+        self._saved = arrays
+
+    @property
+    def saved(self) -> tuple[Any, ...]:
+        """What was saved, as Tensors connected to the graph; read by `backward`."""
+        return tuple(
+            entry.restore(self) if isinstance(entry, _Saved) else entry for entry in self._saved
+        )
+
+    def apply(self, *inputs: Tensor) -> Any:
+        """Run `forward` on the inputs' arrays and record the node; returns Tensors as `forward`
+        returns arrays: one, or a tuple."""
+        recording = is_grad_enabled() and any(t.requires_grad for t in inputs)
+        self.needs = tuple(recording and t.requires_grad for t in inputs)
+        arrays = _distinct_arrays(inputs)
+        with np.errstate(all="ignore"):  # inf and NaN are results like others, as on a GPU
+            result = self.forward(*arrays)
+        results = result if isinstance(result, tuple) else (result,)
+        wrap = inputs[0].from_operation
+        node = self if recording else None
+        tensors = tuple(wrap(array, node, index) for index, array in enumerate(results))
+        if self.makes_view:
+            inputs[0].share_version(*tensors)
+        if recording:
+            self.edges = tuple(_edge(t) if t.requires_grad else None for t in inputs)
+            self.outputs = tuple((t.shape, t.dtype) for t in tensors)
+            self.hooks = {}
+            self._wrap = wrap
+            self._saved = tuple(
+                _keep(array, arrays, inputs, results, tensors) for array in self._saved
+            )
+        return tensors if isinstance(result, tuple) else tensors[0]
+
+    def free(self) -> None:
+        """Let go of everything saved and of the graph behind; the node cannot be visited again."""
+        self._saved = ()
+        self.edges = ()
+        self.freed = True
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+Edge = tuple["Function | Tensor", int]  # a node or a leaf, and which output of the node
+
+
+def _edge(tensor: Tensor) -> Edge:
+    """Where the gradient of `tensor` goes."""
+    return (tensor, 0) if tensor.grad_fn is None else (tensor.grad_fn, tensor.output_index)
+
+
+def _distinct_arrays(inputs: Sequence[Tensor]) -> list[Any]:
+    """The inputs' arrays, so that an array tells which tensor it belongs to (see `_keep`)."""
+    arrays: list[Any] = []
+    for i, tensor in enumerate(inputs):
+        array = tensor.data
+        shared = any(a is array and t is not tensor for a, t in zip(arrays, inputs, strict=False))
+        arrays.append(array.view() if shared and i else array)
+    return arrays
+
+
+class _Saved:
+    """An array kept for `backward`, with the version it had.
+
+    A saved input keeps its Tensor. A saved output keeps only the array, because a node that held
+    its own result would be a reference cycle.
+    """
+
+    __slots__ = ("array", "at_version", "index", "tensor", "version")
+
+    def __init__(self, tensor: Tensor, index: int | None) -> None:
+        self.tensor = tensor if index is None else None
+        self.array = tensor.data
+        self.index = index
+        self.version = tensor.version
+        self.at_version = self.version.value
+
+    def restore(self, node: Function) -> Tensor:
+        if self.version.value != self.at_version:
+            raise RuntimeError(
+                f"{node.name}: a tensor of shape {self.array.shape} that its backward needs was "
+                f"changed in place after the forward pass (version {self.version.value}, saved at "
+                f"version {self.at_version}); change it after backward(), or change a clone()"
+            )
+        if self.tensor is not None:
+            return self.tensor
+        tensor = node._wrap(self.array, node, self.index)
+        tensor.version = self.version
+        return tensor
+
+
+def _keep(
+    array: Any,
+    arrays: Sequence[Any],
+    inputs: Sequence[Tensor],
+    results: Sequence[Any],
+    outputs: Sequence[Tensor],
+) -> Any:
+    """What to keep for a saved array: it is an input's, an output's, or nobody else's."""
+    if array is None:
+        return None
+    for candidate, tensor in zip(arrays, inputs, strict=True):
+        if array is candidate:
+            return _Saved(tensor, None)
+    for index, (candidate, tensor) in enumerate(zip(results, outputs, strict=True)):
+        if array is candidate:
+            return _Saved(tensor, index)
+    return inputs[0].from_operation(array, None, 0)
+
+
+class HookHandle:
+    """What registering a hook returns: `remove()` takes the hook away again."""
+
+    def __init__(self, hooks: dict[int, Hook], hook: Hook) -> None:
+        self._hooks = hooks
+        self._key = max(hooks, default=-1) + 1
+        hooks[self._key] = hook
+
+    def remove(self) -> None:
+        """Take the hook away; a second call does nothing."""
+        self._hooks.pop(self._key, None)
+
+
+# ---- the walk ------------------------------------------------------------------------------
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    allow_unused: bool = False,
+) -> tuple[Tensor, ...]:
+    """The gradients of `outputs` with respect to `inputs`, without touching any `.grad`.
+
+    Args:
+        outputs: a tensor or several; their gradients add up.
+        inputs: a tensor or several, leaves or not.
+        grad_outputs: a gradient per output, of its shape; None stands for 1 at a scalar.
+        create_graph: record the computation of the gradients, so that they can be differentiated.
+        retain_graph: keep the graph for another walk; by default as `create_graph`.
+        allow_unused: return None for an input that no output depends on, instead of an error.
+
+    Returns a tuple with one gradient per input. Raises RuntimeError if an output has no graph, an
+    input is not used or a graph was walked before, ValueError if shapes do not fit.
+
+    >>> import minidl as md
+    >>> x = md.tensor(3.0, requires_grad=True)
+    >>> (slope,) = md.grad(x**3, x, create_graph=True)
+    >>> (curvature,) = md.grad(slope, x)
+    >>> slope.item(), curvature.item()
+    (27.0, 18.0)
+    """
+    outputs = tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
+    inputs = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
+    if isinstance(grad_outputs, list | tuple):
+        gradients = tuple(grad_outputs)
+    else:
+        gradients = (grad_outputs,) * (1 if grad_outputs is not None else len(outputs))
+    if len(gradients) != len(outputs):
+        raise ValueError(f"grad: {len(outputs)} outputs, but {len(gradients)} grad_outputs")
+    for i, tensor in enumerate(inputs):
+        if not tensor.requires_grad:
+            raise RuntimeError(f"grad: input {i} does not require a gradient")
+    found = run_backward("grad", outputs, gradients, inputs, create_graph, retain_graph)
+    unused = [i for i, gradient in enumerate(found) if gradient is None]
+    if unused and not allow_unused:
+        raise RuntimeError(
+            f"grad: the outputs do not depend on input {unused[0]}; pass allow_unused=True to get "
+            f"None for it"
+        )
+    return cast("tuple[Tensor, ...]", found)
+
+
+def run_backward(
+    caller: str,
+    roots: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    inputs: Sequence[Tensor] | None,
+    create_graph: bool,
+    retain_graph: bool | None,
+) -> tuple[Tensor | None, ...]:
+    """Walk the graph back from `roots`; the work behind `Tensor.backward` and `grad`.
+
+    With `inputs` None the gradients are added to the leaves' `.grad`; otherwise those of `inputs`
+    are returned, and only the nodes between them and the roots are visited.
+    """
+    retain_graph = create_graph if retain_graph is None else retain_graph
+    pending: dict[int, _Incoming] = {}  # id of a node or leaf -> the gradients of its outputs
+    starts: list[Function | Tensor] = []
+    for root, gradient in zip(roots, gradients, strict=True):
+        target, index = _edge(root)
+        first = _first_gradient(caller, root, gradient)
+        starts.append(target)
+        pending.setdefault(id(target), _Incoming(target)).add(index, first, exclusive=False)
+
+    order = _consumers_last(starts)
+    captures: dict[tuple[int, int], Tensor] = {}
+    captured_at = [(id(target), index) for target, index in map(_edge, inputs or ())]
+    wanted = None if inputs is None else _between(order, {target for target, _ in captured_at})
+
+    with _switch_grad_mode(create_graph):
+        while order:
+            node = order.pop()  # popped, so that the walk itself keeps nothing alive
+            incoming = pending.pop(id(node), None)
+            if incoming is None:
+                continue  # no gradient came this way
+            totals = incoming.after_hooks()
+            for index, total in enumerate(totals):
+                if total is not None and (id(node), index) in captured_at:
+                    captures[id(node), index] = total
+            if not isinstance(node, Function):
+                if inputs is None:
+                    _accumulate(node, totals[0], incoming.exclusive[0])
+                continue
+            needs = tuple(
+                edge is not None and (wanted is None or id(edge[0]) in wanted)
+                for edge in node.edges
+            )
+            if any(needs):
+                _send_back(node, needs, totals, pending)
+                if not retain_graph:
+                    node.free()
+    return tuple(captures.get(place) for place in captured_at)
+
+
+class _Incoming:
+    """The gradients of one node's outputs (or of one leaf), while their contributions arrive."""
+
+    __slots__ = ("exclusive", "target", "totals")
+
+    def __init__(self, target: Function | Tensor) -> None:
+        count = len(target.outputs) if isinstance(target, Function) else 1
+        self.target = target
+        self.totals: list[Tensor | None] = [None] * count
+        self.exclusive = [False] * count  # whether nobody else holds the total's memory
+
+    def add(self, index: int, gradient: Tensor, exclusive: bool) -> None:
+        total = self.totals[index]
+        if total is None:
+            self.totals[index], self.exclusive[index] = gradient, exclusive
+        elif self.exclusive[index] and not is_grad_enabled():
+            array = total.data
+            array += gradient.data  # in place: memory of this walk alone
+        else:
+            self.totals[index], self.exclusive[index] = total + gradient, True
+
+    def checked(self, node: Function, i: int, index: int, gradient: Tensor) -> Tensor:
+        """The gradient `node` computed for its input i, in the input's shape and dtype."""
+        target = self.target
+        if isinstance(target, Function):
+            shape, dtype = target.outputs[index]
+        else:
+            shape, dtype = target.shape, target.dtype
+        if gradient.shape != shape:
+            raise RuntimeError(
+                f"{node.name}: its backward returned a gradient of shape {gradient.shape} for "
+                f"input {i} of shape {shape}"
+            )
+        return gradient if gradient.dtype == dtype else gradient.to(dtype)
+
+    def after_hooks(self) -> list[Tensor | None]:
+        """The gradients, after the hooks of the tensors they belong to."""
+        target = self.target
+        hooks = target.hooks if isinstance(target, Function) else {0: target.hooks}
+        for index, registered in hooks.items():
+            for hook in tuple(registered.values()):
+                total = self.totals[index]
+                if total is None:
+                    continue
+                replacement = hook(total)
+                if replacement is not None:
+                    if replacement.shape != total.shape:
+                        raise RuntimeError(
+                            f"hook: returned a gradient of shape {replacement.shape} instead of "
+                            f"{total.shape}"
+                        )
+                    self.totals[index] = replacement
+                self.exclusive[index] = False  # the hook may have kept it
+        return self.totals
+
+
+def _first_gradient(caller: str, root: Tensor, gradient: Tensor | None) -> Tensor:
+    if not root.requires_grad:
+        raise RuntimeError(
+            f"{caller}: this tensor has no graph behind it: nothing it was computed from has "
+            f"requires_grad=True, or it was computed under no_grad()"
+        )
+    if gradient is None:
+        if root.size != 1:
+            raise RuntimeError(
+                f"{caller}: only a scalar has an implied gradient (1); the tensor has shape "
+                f"{root.shape}, pass a gradient of that shape"
+            )
+        ones = array_namespace(root.data).ones(root.shape, root.dtype)
+        return root.from_operation(ones, None, 0)
+    if not isinstance(gradient, type(root.detach())):
+        raise TypeError(f"{caller}: the gradient must be a Tensor, got {type(gradient).__name__}")
+    if gradient.shape != root.shape:
+        raise ValueError(
+            f"{caller}: the gradient has shape {gradient.shape}, the tensor {root.shape}"
+        )
+    return gradient if gradient.dtype == root.dtype else gradient.to(root.dtype)
+
+
+def _consumers_last(starts: Sequence[Function | Tensor]) -> list[Function | Tensor]:
+    """All nodes and leaves behind `starts`, each before everything computed from it.
+
+    A depth-first search with a stack of its own: a node is listed once everything behind it is.
+    """
+    order: list[Function | Tensor] = []
+    seen: set[int] = set()
+    for start in starts:
+        stack = [(start, iter(_behind(start)))] if id(start) not in seen else []
+        seen.add(id(start))
+        while stack:
+            node, behind = stack[-1]
+            for target in behind:
+                if id(target) not in seen:
+                    seen.add(id(target))
+                    stack.append((target, iter(_behind(target))))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+    return order
+
+
+def _behind(node: Function | Tensor) -> list[Function | Tensor]:
+    if not isinstance(node, Function):
+        return []
+    if node.freed:
+        raise RuntimeError(
+            f"{node.name}: the graph was already walked back and what it saved is freed; to walk "
+            f"it twice pass retain_graph=True the first time"
+        )
+    return [edge[0] for edge in node.edges if edge is not None]
+
+
+def _between(order: Sequence[Function | Tensor], ends: set[int]) -> set[int]:
+    """The ids of those in `order` that are in `ends` or have one of `ends` behind them."""
+    wanted = set(ends)
+    for node in order:
+        if isinstance(node, Function) and any(e and id(e[0]) in wanted for e in node.edges):
+            wanted.add(id(node))
+    return wanted
+
+
+def _send_back(
+    node: Function,
+    needs: tuple[bool, ...],
+    totals: list[Tensor | None],
+    pending: dict[int, _Incoming],
+) -> None:
+    """Run `node.backward` and add its results to what is pending for the inputs."""
+    arrived = next(total for total in totals if total is not None)
+    zeros = array_namespace(arrived.data).zeros
+    gradients = [
+        arrived.from_operation(zeros(*spec), None, 0) if total is None else total
+        for total, spec in zip(totals, node.outputs, strict=True)
+    ]
+    recorded_needs, node.needs = node.needs, needs
+    result = node.backward(*gradients)
+    node.needs = recorded_needs
+    results = result if isinstance(result, tuple) else (result,)
+    if len(results) != len(needs):
+        raise RuntimeError(
+            f"{node.name}: its backward returned {len(results)} gradients for {len(needs)} inputs"
+        )
+    held = {id(tensor.data) for tensor in gradients}  # memory that others may still read
+    held |= {id(entry.array) for entry in node._saved if isinstance(entry, _Saved)}
+    held |= {id(entry.data) for entry in node._saved if not isinstance(entry, _Saved | None)}
+    for i, (edge, gradient) in enumerate(zip(node.edges, results, strict=True)):
+        if edge is None or gradient is None or not needs[i]:
+            continue
+        fresh = gradient.data.base is None and id(gradient.data) not in held
+        exclusive = fresh and sum(other is gradient for other in results) == 1
+        target, index = edge
+        incoming = pending.setdefault(id(target), _Incoming(target))
+        incoming.add(index, incoming.checked(node, i, index, gradient), exclusive)
+
+
+def _accumulate(leaf: Tensor, gradient: Tensor | None, exclusive: bool) -> None:
+    """Add to `leaf.grad`: without a copy where the memory is ours to give away."""
+    if gradient is None:
+        return
+    if leaf.grad is None:
+        leaf.grad = gradient if exclusive or is_grad_enabled() else gradient.clone()
+    elif is_grad_enabled() or leaf.grad.requires_grad:
+        leaf.grad = leaf.grad + gradient
+    else:
+        leaf.grad.add_(gradient)

@@ -1,0 +1,86 @@
+"""Copies, other dtypes, other devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Function
+from ..device import device_of, to_device
+from ..tensor import Tensor, tensor_method
+
+__all__: list[str] = []
+
+
+class Clone(Function):
+    def forward(self, x: Any) -> Any:
+        return x.copy()
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return dy
+
+
+class Cast(Function):
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+
+    def forward(self, x: Any) -> Any:
+        self.input_dtype = x.dtype
+        return x.astype(self.dtype)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return dy.to(self.input_dtype)
+
+
+class Move(Function):
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def forward(self, x: Any) -> Any:
+        self.input_device = device_of(x)
+        return to_device(x, self.device)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return dy.to(self.input_device)
+
+
+@tensor_method("clone")
+def _clone(x: Tensor) -> Tensor:
+    """A copy in memory of its own, through which gradients flow."""
+    return Clone().apply(x)
+
+
+@tensor_method("contiguous")
+def _contiguous(x: Tensor) -> Tensor:
+    """The tensor in row-major memory: itself if it is, otherwise a copy."""
+    return x if x.data.flags.c_contiguous else Clone().apply(x)
+
+
+@tensor_method("astype")
+def _astype(x: Tensor, dtype: Any) -> Tensor:
+    """The tensor with another element type; itself if it has it. Gradients are converted back."""
+    dtype = np.dtype(dtype)
+    return x if x.dtype == dtype else Cast(dtype).apply(x)
+
+
+@tensor_method("to")
+def _to(x: Tensor, *target: Any, device: str | None = None, dtype: Any = None) -> Tensor:
+    """The tensor on another device, in another dtype, or both; itself if nothing changes.
+
+    `x.to("cuda")`, `x.to(md.float64)`, `x.to("cuda", md.float32)`, `x.to(device=..., dtype=...)`.
+
+    >>> import minidl as md
+    >>> md.ones(2).to(md.float64).dtype
+    dtype('float64')
+    """
+    for entry in target:
+        if isinstance(entry, str) and entry.startswith(("cpu", "cuda")):
+            device = entry
+        else:
+            dtype = entry
+    if dtype is not None:
+        x = _astype(x, dtype)
+    if device is None or device in (x.device, x.device.removesuffix(":0")):
+        return x
+    return Move(device).apply(x)
