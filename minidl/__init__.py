@@ -7,7 +7,8 @@
 tensor([2., 4., 6.])
 """
 
-from . import autograd, functional
+from . import autograd, data, functional, models, nn, optim
+from ._kernels.cpu import get_num_threads, set_num_threads
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int32, int64, uint8
@@ -73,6 +74,7 @@ from .functional.shape import (
     transpose,
     unsqueeze,
 )
+from .installation import show_config
 from .random import get_rng_state, manual_seed, set_rng_state
 from .tensor import (
     Tensor,
@@ -116,6 +118,7 @@ __all__ = [
     "concat",
     "cos",
     "cumsum",
+    "data",
     "div",
     "empty",
     "enable_grad",
@@ -133,6 +136,7 @@ __all__ = [
     "full",
     "full_like",
     "functional",
+    "get_num_threads",
     "get_rng_state",
     "grad",
     "int32",
@@ -152,11 +156,14 @@ __all__ = [
     "mean",
     "min",
     "minimum",
+    "models",
     "mul",
     "neg",
+    "nn",
     "no_grad",
     "ones",
     "ones_like",
+    "optim",
     "pad",
     "permute",
     "pow",
@@ -167,7 +174,9 @@ __all__ = [
     "randperm",
     "reshape",
     "round",
+    "set_num_threads",
     "set_rng_state",
+    "show_config",
     "sigmoid",
     "sign",
     "sin",
