@@ -46,9 +46,9 @@ def test_full_backward_hook_matches_pytorch():
         leaf.requires_grad = True
         (layer(leaf) * tensor(dy)).sum().backward()
         ((grad_input,), (grad_output,)) = seen[0]
-        return [np.asarray(t.detach()) for t in (grad_input, grad_output)] + [
-            np.asarray(leaf.grad.detach()),
-            np.asarray(layer.weight.grad.detach()),
+        return [t.detach().numpy() for t in (grad_input, grad_output)] + [
+            leaf.grad.detach().numpy(),
+            layer.weight.grad.detach().numpy(),
         ]
 
     mine, theirs = run(md, md.tensor), run(torch, torch.tensor)

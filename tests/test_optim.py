@@ -41,16 +41,12 @@ class Problem:
 
     def __init__(self, lib, dtype="float64"):
         rng = np.random.default_rng(0)
-        self.lib = lib
         arrays = {
             "w1": rng.normal(size=(4, 6)),
             "b1": rng.normal(size=6),
             "w2": rng.normal(size=(6, 2)),
         }
-        if hasattr(lib, "Tensor") and hasattr(lib, "manual_seed") and lib is md:
-            self.tensor = lambda a: md.tensor(a.astype(dtype))
-        else:
-            self.tensor = lambda a: lib.tensor(a.astype(dtype))
+        self.tensor = lambda array: lib.tensor(array.astype(dtype))
         self.parameters = {}
         for name, array in arrays.items():
             parameter = self.tensor(array)
@@ -76,7 +72,7 @@ class Problem:
 
     def values(self):
         return np.concatenate(
-            [np.array(p.detach(), dtype=np.float64).ravel() for p in self.parameters.values()]
+            [p.detach().numpy().astype(np.float64).ravel() for p in self.parameters.values()]
         )
 
 

@@ -54,10 +54,10 @@ def list_models() -> list[str]:
 def check_name(name: str) -> None:
     """Raise UnknownModelError, a ValueError, if there is no architecture of that name.
 
-    >>> check_name("vgg61")
+    >>> check_name("vgg-16")
     Traceback (most recent call last):
     ...
-    minidl.models.registry.UnknownModelError: unknown architecture 'vgg61'; did you mean 'vgg16'?
+    minidl.models.registry.UnknownModelError: unknown architecture 'vgg-16'; did you mean 'vgg16'?
     """
     if name not in _ENTRIES:
         near = get_close_matches(str(name).lower(), _ENTRIES, n=1, cutoff=0.5)

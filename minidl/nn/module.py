@@ -328,7 +328,7 @@ class Module:
 
     def register_forward_pre_hook(self, hook: Callable[[Module, tuple], Any]) -> HookHandle:
         """Call `hook(module, args)` before forward; what it returns, if anything, replaces args."""
-        return HookHandle(self._forward_pre_hooks, hook)
+        return _register(self._forward_pre_hooks, hook)
 
     def register_forward_hook(self, hook: Callable[[Module, tuple, Any], Any]) -> HookHandle:
         """Call `hook(module, args, output)` after forward; a return value replaces the output.
@@ -342,7 +342,7 @@ class Module:
         >>> shapes
         [(5, 3)]
         """
-        return HookHandle(self._forward_hooks, hook)
+        return _register(self._forward_hooks, hook)
 
     def register_full_backward_hook(
         self, hook: Callable[[Module, tuple, tuple], Any]
@@ -352,7 +352,7 @@ class Module:
         Both are tuples of Tensors (None where there is no gradient), one for each positional
         Tensor argument and each output. A returned tuple replaces `grad_input`.
         """
-        return HookHandle(self._backward_hooks, hook)
+        return _register(self._backward_hooks, hook)
 
     # ---- printing ----
 
@@ -366,6 +366,11 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         body = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}({self.extra_repr()}\n  {body}\n)"
+
+
+def _register(hooks: dict[int, Any], hook: Any) -> HookHandle:
+    """Add a hook to one of a module's tables, as a tensor adds one to its own."""
+    return HookHandle(hooks, hook)
 
 
 def _join(prefix: str, name: str) -> str:

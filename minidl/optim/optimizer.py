@@ -34,7 +34,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[ParamGroup] = []
         self._state: dict[int, dict[str, Any]] = {}  # by the parameter's place in _parameters()
-        entries = [params] if isinstance(params, Tensor | Mapping) else list(params)
+        entries: list[Any] = [params] if isinstance(params, Tensor | Mapping) else list(params)
         if not entries:
             raise ValueError(f"{self._name}: got an empty list of parameters")
         if not isinstance(entries[0], Mapping):
