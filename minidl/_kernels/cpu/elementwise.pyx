@@ -2,7 +2,7 @@
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport exp, log
+from libc.math cimport exp, expf, log
 
 cdef enum:
     CHUNK = 16384  # elements that a thread takes at once
@@ -38,8 +38,17 @@ cdef void relu_backward_chunk(
     const floating *dy, const floating *y, Py_ssize_t count, floating *dx
 ) noexcept nogil:
     cdef Py_ssize_t i
+    cdef floating passed
     for i in range(count):
-        dx[i] = dy[i] if y[i] > 0 else 0
+        passed = dy[i]  # read in any case, which leaves no branch
+        dx[i] = passed if y[i] > 0 else 0
+
+
+cdef inline floating power_of_e(floating x) noexcept nogil:
+    if floating is float:
+        return expf(x)
+    else:
+        return exp(x)
 
 
 def log_softmax(const floating[:, ::1] x, floating[:, ::1] y, int num_threads):
@@ -56,7 +65,7 @@ cdef void log_softmax_row(const floating *x, Py_ssize_t classes, floating *y) no
     for i in range(classes):
         largest = x[i] if not x[i] <= largest else largest  # lets NaN through
     for i in range(classes):
-        total += exp(x[i] - largest)
+        total += power_of_e(x[i] - largest)
     total = log(total)
     for i in range(classes):
         y[i] = <floating> ((x[i] - largest) - total)
@@ -79,4 +88,4 @@ cdef void log_softmax_row_backward(
     for i in range(classes):
         total += dy[i]
     for i in range(classes):
-        dx[i] = <floating> (dy[i] - exp(y[i]) * total)
+        dx[i] = <floating> (dy[i] - power_of_e(y[i]) * total)

@@ -1,30 +1,17 @@
 """Batch normalisation and local response normalisation.
 
 Sums are taken in double precision and in an order that depends on the shape alone: every plane
-(one channel of one image) is summed by one thread in LANES interleaved partial sums, which is the
-order that vector registers like; the launch layer adds the planes up.
+(one channel of one image) is summed by one thread, and the launch layer adds the planes up.
 """
 
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.math cimport pow, powf, sqrt, sqrtf
 
+from .sums cimport LANES, add_lanes, sum_of
+
 cdef enum:
-    LANES = 8
     TILE = 256  # pixels whose channels LRN works on together: they stay in the cache
-
-
-cdef double sum_of(const floating *x, Py_ssize_t count) noexcept nogil:
-    cdef double total[LANES]
-    cdef Py_ssize_t i, lane, whole = count // LANES * LANES
-    for lane in range(LANES):
-        total[lane] = 0
-    for i in range(count // LANES):
-        for lane in range(LANES):
-            total[lane] += x[i * LANES + lane]
-    for i in range(whole, count):
-        total[i - whole] += x[i]
-    return add_lanes(total)
 
 
 cdef double sum_of_squares(const floating *x, Py_ssize_t count, double mean) noexcept nogil:
@@ -58,11 +45,6 @@ cdef double sum_of_products(
     for i in range(whole, count):
         total[i - whole] += dy[i] * (x[i] - mean)
     return add_lanes(total)
-
-
-cdef inline double add_lanes(const double *total) noexcept nogil:
-    return ((total[0] + total[1]) + (total[2] + total[3])) + (
-        (total[4] + total[5]) + (total[6] + total[7]))
 
 
 def plane_moments(

@@ -1,13 +1,18 @@
+# distutils: extra_compile_args = -fno-trapping-math
 """Max and mean pooling. A plane is one channel of one image; each is worked by one thread.
 
 A grid holds the windows of one axis in three rows: start, stop, divisor (geometry.Windows). Windows
 are clipped to the image beforehand, so that the loops never ask about padding.
+
+-fno-trapping-math allows the compiler to compare without branching; results are unchanged.
 """
 
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
+
+from .sums cimport sum_of
 
 cdef enum:
     BLOCK = 64
@@ -74,24 +79,31 @@ cdef void max_pool_2x2_block(
     const floating *above, const floating *below, Py_ssize_t width, Py_ssize_t first,
     Py_ssize_t count, floating *y, int64_t *switches,
 ) noexcept nogil:
-    cdef floating winner[BLOCK]  # 0 1 / 2 3, as numbers of the inputs' type: all lanes equally wide
+    # Distances from the window's corner to the winner are kept as numbers of the inputs' type, so
+    # that all vector lanes are equally wide; the launch layer sees to it that float holds width.
+    cdef floating distance[BLOCK]
+    cdef floating next_row = width
     cdef floating left, right, best, best_below, at, at_below
     cdef Py_ssize_t q
-    cdef int number
     for q in range(count):
-        left = above[2 * q]
-        right = above[2 * q + 1]
-        at = 1 if (not right <= left) & (left == left) else 0
-        best = right if (not right <= left) & (left == left) else left
-        left = below[2 * q]
-        right = below[2 * q + 1]
-        at_below = 3 if (not right <= left) & (left == left) else 2
-        best_below = right if (not right <= left) & (left == left) else left
-        winner[q] = at_below if (not best_below <= best) & (best == best) else at
-        y[q] = best_below if (not best_below <= best) & (best == best) else best
+        left, right = above[2 * q], above[2 * q + 1]
+        best = larger(left, right, left, right)
+        at = larger(left, right, 0, 1)
+        left, right = below[2 * q], below[2 * q + 1]
+        best_below = larger(left, right, left, right)
+        at_below = larger(left, right, next_row, next_row + 1)
+        y[q] = larger(best, best_below, best, best_below)
+        distance[q] = larger(best, best_below, at, at_below)
     for q in range(count):
-        number = <int> winner[q]
-        switches[q] = first + 2 * q + (number & 1) + (number >> 1) * width
+        switches[q] = first + 2 * q + <int> distance[q]
+
+
+cdef inline floating larger(
+    floating left, floating right, floating if_left, floating if_right
+) noexcept nogil:
+    """`if_right` where right is greater than left, or the first NaN of the two; else `if_left`."""
+    cdef floating chosen = if_left if right <= left else if_right
+    return chosen if left == left else if_left
 
 
 def max_pool_backward(
@@ -164,13 +176,18 @@ cdef void mean_plane(
     const Py_ssize_t[:, ::1] cols, floating *y,
 ) noexcept nogil:
     cdef Py_ssize_t p, q, h, w, n_rows = rows.shape[1], n_cols = cols.shape[1]
+    cdef Py_ssize_t height
     cdef double total
     for p in range(n_rows):
+        height = rows[1, p] - rows[0, p]
         for q in range(n_cols):
-            total = 0
-            for h in range(rows[0, p], rows[1, p]):
-                for w in range(cols[0, q], cols[1, q]):
-                    total += x[h * width + w]
+            if cols[1, q] - cols[0, q] == width:  # whole rows, as in global pooling
+                total = sum_of(x + rows[0, p] * width, height * width)
+            else:
+                total = 0
+                for h in range(rows[0, p], rows[1, p]):
+                    for w in range(cols[0, q], cols[1, q]):
+                        total += x[h * width + w]
             y[p * n_cols + q] = <floating> (total / (rows[2, p] * cols[2, q]))
 
 
