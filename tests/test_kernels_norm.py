@@ -114,7 +114,7 @@ def test_local_response_norm_gradient_is_that_of_the_forward_pass(size):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bits_do_not_depend_on_threads(dtype):
-    x, dy = normal(0, 5, 3, 31, 29, dtype=dtype), normal(1, 5, 3, 31, 29, dtype=dtype)
+    x, dy = normal(0, 5, 3, 61, 59, dtype=dtype), normal(1, 5, 3, 61, 59, dtype=dtype)
     weight = normal(2, 3, dtype=dtype)
 
     def run():

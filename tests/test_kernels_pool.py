@@ -128,7 +128,7 @@ def test_gradients_are_those_of_the_forward_pass():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
 def test_bits_do_not_depend_on_threads(dtype, stride):
-    x = normal(0, 3, 5, 21, 22, dtype=dtype)
+    x = normal(0, 3, 30, 21, 22, dtype=dtype)
 
     def run():
         y, switches = cpu.max_pool2d_forward(x, (2, 2), stride)

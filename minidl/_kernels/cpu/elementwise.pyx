@@ -10,7 +10,6 @@ cdef enum:
 
 def relu(const floating[::1] x, floating[::1] y, int num_threads):
     cdef Py_ssize_t chunk, first, chunks = (x.shape[0] + CHUNK - 1) // CHUNK
-    num_threads = min(num_threads, max(chunks, 1))
     for chunk in prange(chunks, nogil=True, schedule="static", num_threads=num_threads):
         first = chunk * CHUNK
         relu_chunk(&x[first], min(<Py_ssize_t> CHUNK, x.shape[0] - first), &y[first])
@@ -26,7 +25,6 @@ def relu_backward(
     const floating[::1] dy, const floating[::1] y, floating[::1] dx, int num_threads
 ):
     cdef Py_ssize_t chunk, first, chunks = (y.shape[0] + CHUNK - 1) // CHUNK
-    num_threads = min(num_threads, max(chunks, 1))
     for chunk in prange(chunks, nogil=True, schedule="static", num_threads=num_threads):
         first = chunk * CHUNK
         relu_backward_chunk(

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import elementwise, philox
 from .checks import as_kernel_array, has_shape, same_dtype
-from .threads import get_num_threads
+from .threads import threads_for
 
 __all__ = [
     "dropout",
@@ -23,7 +23,7 @@ def relu_forward(x: Array) -> Array:
     """max(x, 0) for any shape; NaN stays NaN."""
     x = as_kernel_array("relu", "x", x)
     y = np.empty_like(x)
-    elementwise.relu(x.reshape(-1), y.reshape(-1), get_num_threads())
+    elementwise.relu(x.reshape(-1), y.reshape(-1), threads_for(y.size))
     return y
 
 
@@ -31,7 +31,7 @@ def relu_backward(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0; dy and y have the same shape."""
     dy, y = _gradient_pair("relu_backward", dy, y)
     dx = np.empty_like(y)
-    elementwise.relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), get_num_threads())
+    elementwise.relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), threads_for(y.size))
     return dx
 
 
@@ -40,7 +40,7 @@ def log_softmax_forward(x: Array) -> Array:
     x = as_kernel_array("log_softmax", "x", x, 2)
     y = np.empty_like(x)
     if x.size:
-        elementwise.log_softmax(x, y, get_num_threads())
+        elementwise.log_softmax(x, y, threads_for(y.size))
     return y
 
 
@@ -48,7 +48,7 @@ def log_softmax_backward(dy: Array, y: Array) -> Array:
     """dy and y (N, classes) -> dx of the same shape."""
     dy, y = _gradient_pair("log_softmax_backward", dy, y, ndim=2)
     dx = np.empty_like(y)
-    elementwise.log_softmax_backward(dy, y, dx, get_num_threads())
+    elementwise.log_softmax_backward(dy, y, dx, threads_for(y.size))
     return dx
 
 
@@ -63,7 +63,9 @@ def dropout(x: Array, p: float, seed: int, offset: int) -> Array:
     y = np.empty_like(x)
     threshold = math.ceil(p * 2**32)
     scale = 0.0 if p == 1 else 1 / (1 - p)
-    philox.dropout(x.reshape(-1), threshold, scale, seed, offset, y.reshape(-1), get_num_threads())
+    philox.dropout(
+        x.reshape(-1), threshold, scale, seed, offset, y.reshape(-1), threads_for(y.size)
+    )
     return y
 
 

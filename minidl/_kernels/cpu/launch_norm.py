@@ -4,7 +4,7 @@ import numpy as np
 
 from . import norm
 from .checks import as_kernel_array, has_shape, same_dtype
-from .threads import get_num_threads
+from .threads import threads_for
 
 __all__ = [
     "batch_norm_backward",
@@ -27,7 +27,7 @@ def batch_norm_forward(
     if x.size == 0:
         return np.empty_like(x), np.zeros(c, x.dtype), np.zeros(c, x.dtype)
     plane_mean, plane_squares = np.empty(n * c), np.empty(n * c)
-    norm.plane_moments(x.reshape(n * c, h * w), plane_mean, plane_squares, get_num_threads())
+    norm.plane_moments(x.reshape(n * c, h * w), plane_mean, plane_squares, threads_for(x.size))
     plane_mean, plane_squares = plane_mean.reshape(n, c), plane_squares.reshape(n, c)
     mean = plane_mean.mean(axis=0)  # (C,); all planes have the same number of pixels
     var = plane_squares.mean(axis=0) / (h * w) + np.square(plane_mean - mean).mean(axis=0)
@@ -67,7 +67,7 @@ def batch_norm_backward(
     count = max(n * h * w, 1)
     planes, plane_dy = x.reshape(n * c, h * w), dy.reshape(n * c, h * w)
     sums, products = np.empty(n * c), np.empty(n * c)
-    norm.plane_gradients(plane_dy, planes, mean, sums, products, get_num_threads())
+    norm.plane_gradients(plane_dy, planes, mean, sums, products, threads_for(x.size))
     dbias, dproduct = sums.reshape(n, c).sum(axis=0), products.reshape(n, c).sum(axis=0)
     inverse_std = 1 / np.sqrt(var.astype(np.float64) + eps)  # (C,)
     dx = np.empty_like(x)
@@ -79,7 +79,7 @@ def batch_norm_backward(
         (dbias / count).astype(x.dtype),
         (dproduct * inverse_std**2 / count).astype(x.dtype),
         dx.reshape(n * c, h * w),
-        get_num_threads(),
+        threads_for(x.size),
     )
     return dx, (dproduct * inverse_std).astype(x.dtype), dbias.astype(x.dtype)
 
@@ -106,7 +106,7 @@ def local_response_norm_forward(
         k,
         _rows(y),
         _rows(scale),
-        get_num_threads(),
+        threads_for(x.size),
     )
     return y, scale
 
@@ -139,7 +139,7 @@ def local_response_norm_backward(
         beta,
         np.empty_like(_rows(x)),
         _rows(dx),
-        get_num_threads(),
+        threads_for(x.size),
     )
     return dx
 
@@ -164,7 +164,7 @@ def _normalise(
         _scale(op, weight, inverse_std, x),
         shift,
         y.reshape(n * c, h * w),
-        get_num_threads(),
+        threads_for(x.size),
     )
     return y
 

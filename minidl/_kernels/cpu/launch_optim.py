@@ -6,7 +6,7 @@ import numpy as np
 
 from . import optim
 from .checks import as_kernel_array, has_shape, same_dtype
-from .threads import get_num_threads
+from .threads import threads_for
 
 __all__ = ["adam_step", "rmsprop_step", "sgd_step"]
 
@@ -59,7 +59,7 @@ def adam_step(
         beta2,
         1 - beta2,
         eps,
-        (1 - beta2**step) ** 0.5,
+        (1 - beta2**step) ** -0.5,
         0.0 if decoupled else weight_decay,
         1 - lr * weight_decay if decoupled else 1.0,
     )
@@ -99,7 +99,7 @@ def _step(
             raise ValueError(f"{op}: {name} is read-only, but the step changes it")
     same_dtype(op, grad=grad, **changed)
     flat = [array.reshape(-1) for array in contiguous]
-    loop(grad.reshape(-1), *flat, *numbers, get_num_threads())
+    loop(grad.reshape(-1), *flat, *numbers, threads_for(grad.size))
     for array, copy in zip(changed.values(), contiguous, strict=True):
         if copy is not array:
             array[...] = copy

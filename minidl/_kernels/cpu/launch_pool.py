@@ -5,7 +5,7 @@ import numpy as np
 from ..geometry import Pair, Windows, adaptive_windows, pair, pool_output_size, pool_windows
 from . import pool
 from .checks import as_kernel_array, has_shape
-from .threads import get_num_threads
+from .threads import threads_for
 
 __all__ = [
     "adaptive_avg_pool2d_backward",
@@ -36,9 +36,9 @@ def max_pool2d_forward(
     out = (y.reshape(n * c, p, q), switches.reshape(n * c, p, q))
     whole = tuple(kernel_size) == tuple(stride) == (2, 2) and 2 * p <= h and 2 * q <= w
     if whole and tuple(padding) == (0, 0) and w < 2**24:  # max_pool_2x2 keeps w in a float
-        pool.max_pool_2x2(x.reshape(n * c, h, w), *out, get_num_threads())
+        pool.max_pool_2x2(x.reshape(n * c, h, w), *out, threads_for(x.size))
     else:
-        pool.max_pool(x.reshape(n * c, h, w), rows, cols, *out, get_num_threads())
+        pool.max_pool(x.reshape(n * c, h, w), rows, cols, *out, threads_for(x.size))
     return y, switches
 
 
@@ -52,7 +52,7 @@ def max_pool2d_backward(dy: Array, switches: Array, input_shape: Shape) -> Array
     dx = np.empty((n, c, h, w), dy.dtype)
     flat_dx = dx.reshape(n * c, h * w)
     flat_dy = dy.reshape(flat_switches.shape)
-    if pool.max_pool_backward(flat_dy, flat_switches, flat_dx, get_num_threads()):
+    if pool.max_pool_backward(flat_dy, flat_switches, flat_dx, threads_for(dx.size)):
         raise ValueError(f"{op}: switches point outside planes of {h}x{w}")
     return dx
 
@@ -65,7 +65,7 @@ def max_pool2d_gather(x: Array, switches: Array) -> Array:
     flat_switches = _flat_switches(op, switches, (n, c, *switches.shape[2:]))
     y = np.empty(switches.shape, x.dtype)
     flat_y = y.reshape(flat_switches.shape)
-    if pool.max_pool_gather(x.reshape(n * c, h * w), flat_switches, flat_y, get_num_threads()):
+    if pool.max_pool_gather(x.reshape(n * c, h * w), flat_switches, flat_y, threads_for(y.size)):
         raise ValueError(f"{op}: switches point outside planes of {h}x{w}")
     return y
 
@@ -120,7 +120,7 @@ def adaptive_avg_pool2d_backward(dy: Array, input_shape: Shape) -> Array:
 def _mean(x: Array, grid: Grid) -> Array:
     (n, c, h, w), (p, q) = x.shape, (grid[0].shape[1], grid[1].shape[1])
     y = np.empty((n, c, p, q), x.dtype)
-    pool.mean_pool(x.reshape(n * c, h, w), *grid, y.reshape(n * c, p, q), get_num_threads())
+    pool.mean_pool(x.reshape(n * c, h, w), *grid, y.reshape(n * c, p, q), threads_for(x.size))
     return y
 
 
@@ -130,7 +130,7 @@ def _mean_backward(op: str, dy: Array, input_shape: Shape, grid: Grid) -> Array:
     has_shape(op, "dy", dy, (n, c, p, q))
     dx = np.empty((n, c, h, w), dy.dtype)
     planes = dx.reshape(n * c, h, w)
-    pool.mean_pool_backward(dy.reshape(n * c, p, q), *grid, planes, get_num_threads())
+    pool.mean_pool_backward(dy.reshape(n * c, p, q), *grid, planes, threads_for(dx.size))
     return dx
 
 

@@ -20,7 +20,6 @@ def sgd(
     int num_threads,
 ):
     cdef Py_ssize_t chunk, first, chunks = (param.shape[0] + CHUNK - 1) // CHUNK
-    num_threads = min(num_threads, max(chunks, 1))
     for chunk in prange(chunks, nogil=True, schedule="static", num_threads=num_threads):
         first = chunk * CHUNK
         sgd_chunk(
@@ -43,7 +42,6 @@ def sgd_momentum(
 ):
     """`gain` is 1 - dampening."""
     cdef Py_ssize_t chunk, first, chunks = (param.shape[0] + CHUNK - 1) // CHUNK
-    num_threads = min(num_threads, max(chunks, 1))
     for chunk in prange(chunks, nogil=True, schedule="static", num_threads=num_threads):
         first = chunk * CHUNK
         sgd_momentum_chunk(
@@ -76,12 +74,11 @@ def adam(
     floating[::1] exp_avg_sq, floating step_size, floating beta1, floating gain1, floating beta2,
     floating gain2, floating eps, floating correction, floating l2, floating decay, int num_threads,
 ):
-    """gain is 1 - beta, correction sqrt(1 - beta2^t), step_size lr / (1 - beta1^t).
+    """gain is 1 - beta, correction 1 / sqrt(1 - beta2^t), step_size lr / (1 - beta1^t).
 
     `l2` is added to the gradient times the parameters, `decay` multiplies the parameters (AdamW).
     """
     cdef Py_ssize_t chunk, first, chunks = (param.shape[0] + CHUNK - 1) // CHUNK
-    num_threads = min(num_threads, max(chunks, 1))
     for chunk in prange(chunks, nogil=True, schedule="static", num_threads=num_threads):
         first = chunk * CHUNK
         adam_chunk(
@@ -103,7 +100,7 @@ cdef void adam_chunk(
         exp_avg[i] = beta1 * exp_avg[i] + gain1 * g
         exp_avg_sq[i] = beta2 * exp_avg_sq[i] + gain2 * g * g
         param[i] = (
-            decay * param[i] - step_size * exp_avg[i] / (root(exp_avg_sq[i]) / correction + eps)
+            decay * param[i] - step_size * exp_avg[i] / (root(exp_avg_sq[i]) * correction + eps)
         )
 
 
@@ -113,7 +110,6 @@ def rmsprop(
 ):
     """`gain` is 1 - alpha."""
     cdef Py_ssize_t chunk, first, chunks = (param.shape[0] + CHUNK - 1) // CHUNK
-    num_threads = min(num_threads, max(chunks, 1))
     for chunk in prange(chunks, nogil=True, schedule="static", num_threads=num_threads):
         first = chunk * CHUNK
         rmsprop_chunk(
@@ -141,7 +137,6 @@ def rmsprop_momentum(
 ):
     """`gain` is 1 - alpha."""
     cdef Py_ssize_t chunk, first, chunks = (param.shape[0] + CHUNK - 1) // CHUNK
-    num_threads = min(num_threads, max(chunks, 1))
     for chunk in prange(chunks, nogil=True, schedule="static", num_threads=num_threads):
         first = chunk * CHUNK
         rmsprop_momentum_chunk(

@@ -38,7 +38,6 @@ def dropout(
 ):
     """y = x * scale where the random word reaches `threshold`, else x * 0."""
     cdef Py_ssize_t chunk, first, chunks = (x.shape[0] + CHUNK - 1) // CHUNK
-    num_threads = min(num_threads, max(chunks, 1))
     for chunk in prange(chunks, nogil=True, schedule="static", num_threads=num_threads):
         first = chunk * CHUNK
         dropout_chunk(

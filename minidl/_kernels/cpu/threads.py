@@ -4,7 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["available_cpus", "get_num_threads", "set_num_threads"]
+__all__ = ["available_cpus", "get_num_threads", "set_num_threads", "threads_for"]
+
+# A loop over fewer elements is over before a second thread has woken up.
+SMALL_LOOP = 32768
 
 _num_threads: int | None = None
 
@@ -67,3 +70,8 @@ def set_num_threads(count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"set_num_threads: expected a positive whole number, got {count!r}")
     _num_threads = count
+
+
+def threads_for(elements: int) -> int:
+    """Number of threads for a loop that touches this many elements: one if there are few."""
+    return get_num_threads() if elements >= SMALL_LOOP else 1
