@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 
-from . import elementwise, philox
+import minidl._kernels.cpu.elementwise as elementwise
+import minidl._kernels.cpu.philox as philox
+
 from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import threads_for
 

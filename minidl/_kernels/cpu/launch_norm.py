@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from . import norm
+import minidl._kernels.cpu.norm as norm
+
 from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import threads_for
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import optim
+import minidl._kernels.cpu.optim as optim
+
 from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import threads_for
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+import minidl._kernels.cpu.pool as pool
+
 from ..geometry import Pair, Windows, adaptive_windows, pair, pool_output_size, pool_windows
-from . import pool
 from .checks import as_kernel_array, has_shape
 from .threads import threads_for
 
@@ -97,8 +98,8 @@ def avg_pool2d_backward(
 ) -> Array:
     """dy (N, C, P, Q) -> dx (N, C, H, W)."""
     op = "avg_pool2d_backward"
-    size = _as_shape(op, input_shape)[2:]
-    grid = _pool_grid(op, size, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    _, _, h, w = _as_shape(op, input_shape)
+    grid = _pool_grid(op, (h, w), kernel_size, stride, padding, ceil_mode, count_include_pad)
     return _mean_backward(op, dy, input_shape, grid)
 
 
@@ -113,7 +114,8 @@ def adaptive_avg_pool2d_backward(dy: Array, input_shape: Shape) -> Array:
     """dy (N, C, P, Q) -> dx (N, C, H, W)."""
     op = "adaptive_avg_pool2d_backward"
     dy = as_kernel_array(op, "dy", dy, 4)
-    grid = _adaptive_grid(op, _as_shape(op, input_shape)[2:], dy.shape[2:])
+    _, _, h, w = _as_shape(op, input_shape)
+    grid = _adaptive_grid(op, (h, w), dy.shape[2:])
     return _mean_backward(op, dy, input_shape, grid)
 
 
