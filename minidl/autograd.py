@@ -221,11 +221,12 @@ def _edge(tensor: Tensor) -> Edge:
 
 def _distinct_arrays(inputs: Sequence[Tensor]) -> list[Any]:
     """The inputs' arrays, so that an array tells which tensor it belongs to (see `_keep`)."""
-    arrays: list[Any] = []
-    for i, tensor in enumerate(inputs):
-        array = tensor.data
-        shared = any(a is array and t is not tensor for a, t in zip(arrays, inputs, strict=False))
-        arrays.append(array.view() if shared and i else array)
+    arrays = [tensor.data for tensor in inputs]
+    if len(set(map(id, arrays))) < len(arrays):
+        owners: dict[int, Tensor] = {}
+        for i, (array, tensor) in enumerate(zip(arrays, inputs, strict=True)):
+            if owners.setdefault(id(array), tensor) is not tensor:
+                arrays[i] = array.view()
     return arrays
 
 
@@ -281,7 +282,7 @@ def _keep(
 class HookHandle:
     """What registering a hook returns: `remove()` takes the hook away again."""
 
-    def __init__(self, hooks: dict[int, Hook], hook: Hook) -> None:
+    def __init__(self, hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any]) -> None:
         self._hooks = hooks
         self._key = max(hooks, default=-1) + 1
         hooks[self._key] = hook
@@ -322,18 +323,14 @@ def grad(
     >>> slope.item(), curvature.item()
     (27.0, 18.0)
     """
-    outputs = tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
-    inputs = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
-    if isinstance(grad_outputs, list | tuple):
-        gradients = tuple(grad_outputs)
-    else:
-        gradients = (grad_outputs,) * (1 if grad_outputs is not None else len(outputs))
-    if len(gradients) != len(outputs):
-        raise ValueError(f"grad: {len(outputs)} outputs, but {len(gradients)} grad_outputs")
-    for i, tensor in enumerate(inputs):
+    roots, ends = _several(outputs), _several(inputs)
+    gradients = (None,) * len(roots) if grad_outputs is None else _several(grad_outputs)
+    if len(gradients) != len(roots):
+        raise ValueError(f"grad: {len(roots)} outputs, but {len(gradients)} grad_outputs")
+    for i, tensor in enumerate(ends):
         if not tensor.requires_grad:
             raise RuntimeError(f"grad: input {i} does not require a gradient")
-    found = run_backward("grad", outputs, gradients, inputs, create_graph, retain_graph)
+    found = run_backward("grad", roots, gradients, ends, create_graph, retain_graph)
     unused = [i for i, gradient in enumerate(found) if gradient is None]
     if unused and not allow_unused:
         raise RuntimeError(
@@ -341,6 +338,10 @@ def grad(
             f"None for it"
         )
     return cast("tuple[Tensor, ...]", found)
+
+
+def _several(tensors: Any) -> tuple[Any, ...]:
+    return tuple(tensors) if isinstance(tensors, list | tuple) else (tensors,)
 
 
 def run_backward(

@@ -45,7 +45,7 @@ __all__ = [
     "zeros_like",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F")
 Method = Callable[..., "Tensor"]
 Methods = Callable[..., "tuple[Tensor, ...]"]
 
@@ -421,6 +421,10 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        """NumPy's functions, such as np.sum(t), see the array and return arrays."""
+        return function(*_as_arrays(args), **_as_arrays(options))
+
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             raise RuntimeError(
@@ -542,6 +546,15 @@ def _as_array(data: Any, dtype: Any, device: str | None) -> Any:
     if dtype is not None:
         array = array.astype(dtype, copy=False)
     return array if device is None else to_device(array, device)
+
+
+def _as_arrays(value: Any) -> Any:
+    """The Tensors in lists, tuples and dicts as NumPy arrays."""
+    if isinstance(value, Tensor):
+        return value.numpy()
+    if isinstance(value, dict):
+        return {key: _as_arrays(entry) for key, entry in value.items()}
+    return type(value)(map(_as_arrays, value)) if type(value) in (list, tuple) else value
 
 
 def _shares(array: Any, data: Any) -> bool:
@@ -695,10 +708,10 @@ def arange(
     >>> arange(2, 8, 3)
     tensor([2, 5])
     """
-    start, stop = (0, start) if stop is None else (start, stop)
-    if dtype is None and not all(isinstance(n, int | np.integer) for n in (start, stop, step)):
+    limits: tuple[Any, ...] = (0, start, step) if stop is None else (start, stop, step)
+    if dtype is None and not all(isinstance(n, int | np.integer) for n in limits):
         dtype = float32
-    return Tensor(np.arange(start, stop, step, dtype), None, device)
+    return Tensor(np.arange(*limits, dtype=dtype), None, device)
 
 
 def linspace(

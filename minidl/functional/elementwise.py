@@ -68,12 +68,19 @@ def operands(op: str, a: Any, b: Any, fractions: bool = False) -> tuple[Tensor, 
     elif _is_number(b):
         b, a = _meet(b, as_tensor(a))
     a, b = as_tensor(a), as_tensor(b)
-    try:
-        np.broadcast_shapes(a.shape, b.shape)
-    except ValueError:
-        raise ValueError(f"{op}: shapes {a.shape} and {b.shape} do not broadcast") from None
+    check_broadcast(op, a, b)
     a, b = promoted(a, b)
     return (a.to(float32), b.to(float32)) if fractions and a.dtype.kind != "f" else (a, b)
+
+
+def check_broadcast(op: str, *tensors: Tensor) -> None:
+    """Raise ValueError unless the shapes fit."""
+    shapes = [tensor.shape for tensor in tensors]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = f"{', '.join(map(str, shapes[:-1]))} and {shapes[-1]}"
+        raise ValueError(f"{op}: shapes {listed} do not broadcast") from None
 
 
 def _is_number(value: Any) -> bool:
@@ -102,6 +109,8 @@ def floating(op: str, x: Any) -> Tensor:
 
 def promoted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Two tensors in one dtype that holds both; floating-point ones decide over integers."""
+    if a.dtype == b.dtype:
+        return a, b
     if (a.dtype.kind == "f") == (b.dtype.kind == "f"):
         dtype = np.promote_types(a.dtype, b.dtype)
     else:
@@ -361,12 +370,7 @@ def where(condition: Tensor | np.ndarray, a: Operand, b: Operand) -> Tensor:
     if condition.dtype.kind != "b":
         raise TypeError(f"where: the condition must be boolean, got {condition.dtype}")
     a, b = operands("where", a, b)
-    try:
-        np.broadcast_shapes(condition.shape, a.shape, b.shape)
-    except ValueError:
-        raise ValueError(
-            f"where: shapes {condition.shape}, {a.shape} and {b.shape} do not broadcast"
-        ) from None
+    check_broadcast("where", condition, a, b)
     return Where().apply(condition, a, b)
 
 
