@@ -6,6 +6,7 @@ from conftest import oracle
 
 import minidl as md
 from minidl import models, nn
+from minidl.models import alexnet, vgg
 
 # Parameters at 3x224x224 and 1000 classes: all, and those of convolutions and linear layers
 # without biases. The totals are those torchvision documents.
@@ -44,6 +45,8 @@ def lazy_weights(monkeypatch):
         weight.data = np.zeros(weight.shape, np.float32)
 
     monkeypatch.setattr(nn.init, "he_normal_", lazy)
+    for family in (alexnet, vgg):
+        monkeypatch.setattr(family, "narrow_linear_weights", lambda network: None)
 
 
 def torchvision_shapes(arch):
@@ -200,6 +203,23 @@ def test_seed_decides_the_weights():
 
     np.testing.assert_array_equal(weights(5), weights(5))
     assert np.any(weights(5) != weights(6))
+
+
+@pytest.mark.parametrize(("arch", "size"), [("alexnet", 63), ("vgg11", 32), ("vgg16_bn", 64)])
+def test_vgg_and_alexnet_start_from_he_and_narrow_linear_layers(arch, size):
+    md.manual_seed(4)
+    model = models.create(arch, image_size=size, num_classes=50)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.data.std() == pytest.approx(
+                np.sqrt(2 / module.weight.data[0].size), rel=0.1
+            )
+        if isinstance(module, nn.Linear):
+            assert module.weight.data.std() == pytest.approx(0.01, rel=0.02)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            assert not module.bias.data.any()
+    logits = model.eval()(md.randn(4, 3, size, size)).data
+    assert 1e-3 < np.abs(logits).max() < 10
 
 
 def as_torch(torch, module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..nn import AdaptiveAvgPool2d, Conv2d, Dropout, Linear, MaxPool2d, ReLU, Sequential
 from ..tensor import Tensor
-from .classifier import ImageClassifier
+from .classifier import ImageClassifier, narrow_linear_weights
 from .registry import register_model
 
 
@@ -37,8 +37,9 @@ class AlexNet(ImageClassifier):
 
     What deviates from the paper of 2012: one column instead of two (no groups), 64-192-384-256-256
     feature maps instead of 96-256-384-384-256, no local response normalisation, images of 224 with
-    padding 2; all as in "one weird trick". Weights follow He's normal initialiser with fan-in and
-    biases start at 0, where the paper has N(0, 0.01) and biases of 1 in some layers. The adaptive
+    padding 2; all as in "one weird trick". Convolutions follow He's normal initialiser with
+    fan-in and biases start at 0, where the paper has a standard deviation of 0.01 (kept for
+    the fully connected layers) and biases of 1 in some layers. The adaptive
     average pooling, the identity at image_size, and the parameter names are torchvision's.
 
     61,100,840 parameters at 3x224x224 and 1000 classes.
@@ -80,6 +81,7 @@ class AlexNet(ImageClassifier):
             ReLU(),
             Linear(4096, num_classes),
         )
+        narrow_linear_weights(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, in_channels, H, W) -> logits (N, num_classes)."""

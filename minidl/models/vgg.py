@@ -18,7 +18,7 @@ from ..nn import (
     Sequential,
 )
 from ..tensor import Tensor
-from .classifier import ImageClassifier
+from .classifier import ImageClassifier, narrow_linear_weights
 from .registry import register_model
 
 WIDTHS = (64, 128, 256, 512, 512)  # feature maps of the five stages
@@ -60,9 +60,10 @@ class VGG(ImageClassifier):
     Raises:
         ValueError: if arch is unknown; if image_size, or an image, is smaller than 32.
 
-    What deviates from the paper: its initialiser N(0, 0.01) trains column A only, and the deeper
-    columns start from its weights (section 3.1); here the weights follow He's normal initialiser
-    with fan-in, which trains all of them from scratch, and the biases start at 0. Batch
+    What deviates from the paper: it draws all weights from one normal distribution of mean 0,
+    which trains column A only, and starts the deeper columns from the trained A (section 3.1).
+    Here the convolutions follow He's normal initialiser with fan-in, which trains all columns from
+    scratch; the fully connected layers have standard deviation 0.01, and biases start at 0. Batch
     normalisation is later than the paper; the convolutions keep their (then redundant) biases, as
     in torchvision, whose parameter names are used. The adaptive average pooling, the identity at
     image_size, is torchvision's too. Column A-LRN and column C (1x1 convolutions) are left out.
@@ -97,6 +98,7 @@ class VGG(ImageClassifier):
             Dropout(dropout),
             Linear(4096, num_classes),
         )
+        narrow_linear_weights(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, in_channels, H, W) -> logits (N, num_classes)."""
