@@ -122,7 +122,8 @@ class Function:
       anything else computed on the way.
     - `backward(*gradients)`: takes one gradient per output, as Tensors, reads what was saved from
       `self.saved`, as Tensors too, and returns one gradient per input (None where there is none).
-      `self.needs[i]` tells whether the gradient of input i is wanted.
+      `self.needs[i]` tells whether the gradient of input i is wanted. The results are computed
+      afresh (the walk may add to their memory), or are among the gradients or what was saved.
 
     Parameters that are not tensors go to the constructor:
 

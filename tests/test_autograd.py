@@ -8,6 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
+from gradients import check_gradients
 
 import minidl as md
 from minidl import functional as F
@@ -247,6 +248,31 @@ def test_wrong_backwards_are_found():
         Wrong(lambda dy: (dy, dy)).apply(leaf(1.0)).backward()
     with pytest.raises(RuntimeError, match=r"wrong: .* gradient of shape \(1, 1\) for input 0"):
         Wrong(lambda dy: dy.reshape(1, 1)).apply(leaf(1.0)).backward()
+
+
+class Square(md.Function):
+    """Right by default; `factor` spoils the gradient, `connected=False` its derivative only."""
+
+    def __init__(self, factor=2.0, connected=True):
+        self.factor, self.connected = factor, connected
+
+    def forward(self, x):
+        self.save(x)
+        return x * x
+
+    def backward(self, dy):
+        (x,) = self.saved
+        return dy * (x if self.connected else x.detach()) * self.factor
+
+
+def test_the_check_of_gradients_finds_wrong_ones():
+    x = np.array([[0.3, -1.2]])
+    check_gradients(lambda t: Square().apply(t), x)
+    with pytest.raises(AssertionError):
+        check_gradients(lambda t: Square(2.001).apply(t), x, second=False)
+    check_gradients(lambda t: Square(connected=False).apply(t), x, second=False)
+    with pytest.raises(AssertionError):
+        check_gradients(lambda t: Square(connected=False).apply(t), x)
 
 
 # ---- in-place changes ----

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from conftest import oracle
 from gradients import check_gradients
+from hypothesis import given
+from hypothesis.extra import numpy as hnp
 
 import minidl as md
 
@@ -186,6 +188,21 @@ def test_mixed_dtypes_send_back_gradients_of_the_inputs_dtype():
     b = md.ones(2, dtype=md.float64, requires_grad=True)
     (a * b).sum().backward()
     assert (a.grad.dtype, b.grad.dtype) == (md.float32, md.float64)
+
+
+@given(hnp.mutually_broadcastable_shapes(num_shapes=3, max_dims=3, max_side=3, min_side=0))
+def test_broadcasting_of_any_shapes(shapes):
+    torch = oracle()
+    arrays = [RNG.standard_normal(shape) for shape in shapes.input_shapes]
+    ours = [md.tensor(a, requires_grad=True) for a in arrays]
+    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y, t = (v[0] * v[1] - v[2] / (v[1] * v[1] + 1) for v in (ours, theirs))
+    upstream = np.asarray(RNG.standard_normal(shapes.result_shape))
+    y.backward(md.tensor(upstream))
+    t.backward(torch.tensor(upstream))
+    np.testing.assert_allclose(y.data, t.detach().numpy(), rtol=1e-12, atol=1e-12)
+    for x, e in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(x.grad.data, e.grad.numpy(), rtol=1e-10, atol=1e-12)
 
 
 def test_numpy_arrays_as_operands():

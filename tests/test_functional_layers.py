@@ -221,6 +221,20 @@ def test_adaptive_avg_pool2d(size):
     )
 
 
+def test_adjoints_of_pooling_have_derivatives_of_their_own():
+    from minidl.functional import pooling
+
+    switches = md.tensor(RNG.integers(0, 12, (2, 2, 2, 3)))
+    check_gradients(lambda t: pooling.MaxPool2dGather().apply(t, switches), normal(2, 2, 3, 4))
+    dy = normal(1, 2, 2, 2)
+    window = {"kernel_size": (2, 2), "stride": (2, 1), "padding": (0, 1), "ceil_mode": False}
+    shape = (1, 2, 4, 1)
+    check_gradients(
+        lambda t: pooling.AvgPool2dGrad(shape, **window, count_include_pad=False).apply(t), dy
+    )
+    check_gradients(lambda t: pooling.AdaptiveAvgPool2dGrad((1, 2, 3, 5)).apply(t), dy)
+
+
 def test_max_pool2d_sends_a_tie_to_the_first():
     x = md.ones(1, 1, 2, 2, requires_grad=True)
     F.max_pool2d(x, 2).sum().backward()

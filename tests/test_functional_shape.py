@@ -39,6 +39,7 @@ SHAPE_OPERATIONS = {
     "clone": (lambda t: t.clone(), lambda x: x),
     "contiguous": (lambda t: t.T.contiguous(), lambda x: x.T),
     "to and back": (lambda t: t.T.to(md.float64), lambda x: x.T),
+    "a cast and back": (lambda t: (t.to(np.longdouble) * 2).to(md.float64), lambda x: 2 * x),
     "an int": (lambda t: t[1], lambda x: x[1]),
     "slices": (lambda t: t[:, ::2, 1:-1], lambda x: x[:, ::2, 1:-1]),
     "backwards": (lambda t: t[::-1, ..., ::-2], lambda x: x[::-1, ..., ::-2]),
@@ -134,6 +135,27 @@ def test_integer_reductions():
     assert (x > 50).any().item() is True
     assert (x > 50).all(1).tolist() == [True, False]
     assert x.max().item() == 200
+
+
+def test_reductions_of_nothing():
+    x = md.zeros(0, 3, requires_grad=True)
+    assert x.sum(0).tolist() == [0, 0, 0]
+    assert x.prod(0).tolist() == [1, 1, 1]
+    assert x.logsumexp(0).tolist() == [-np.inf] * 3
+    assert np.isnan(x.mean().item())
+    assert x.max(1).shape == (0,)
+    assert x.cumsum(0).shape == (0, 3)
+    (x.sum() + x.prod() + x.max(1).sum() + x.cumsum(1).sum()).backward()
+    assert x.grad.shape == (0, 3)
+
+
+def test_adjoints_have_derivatives_of_their_own():
+    from minidl.functional import indexing
+
+    x = RNG.standard_normal((2, 4))
+    indices = md.tensor([[1, 1, 0, 2], [0, 0, 0, 0]])
+    check_gradients(lambda t: indexing.AddAlongDim(1, (2, 3)).apply(t, indices), x)
+    check_gradients(lambda t: indexing.ScatterAdd([1, 1], (3, 4)).apply(t), x)
 
 
 def test_logsumexp_does_not_overflow():
