@@ -145,6 +145,11 @@ def test_too_small_images_name_the_smallest(arch, smallest, lazy_weights):
         model(md.zeros(1, 4, 80, 80))
 
 
+def test_arrays_are_not_images():
+    with pytest.raises(TypeError, match="^lenet5: images must be a Tensor, got ndarray$"):
+        models.create("lenet5")(np.zeros((1, 1, 32, 32), np.float32))
+
+
 def test_lenet5_takes_only_its_own_size():
     with pytest.raises(ValueError, match="lenet5: images must be 32x32, got 28x28; pad them"):
         models.create("lenet5")(md.zeros(1, 1, 28, 28))

@@ -37,10 +37,10 @@ class AlexNet(ImageClassifier):
 
     What deviates from the paper of 2012: one column instead of two (no groups), 64-192-384-256-256
     feature maps instead of 96-256-384-384-256, no local response normalisation, images of 224 with
-    padding 2; all as in "one weird trick". Convolutions follow He's normal initialiser with
-    fan-in and biases start at 0, where the paper has a standard deviation of 0.01 (kept for
-    the fully connected layers) and biases of 1 in some layers. The adaptive
-    average pooling, the identity at image_size, and the parameter names are torchvision's.
+    padding 2; all as in "one weird trick". Convolutions follow He's normal initialiser with fan-in
+    and biases start at 0, where the paper has a standard deviation of 0.01 (kept for the fully
+    connected layers) and biases of 1 in some layers. The adaptive average pooling, the identity at
+    image_size, and the parameter names are torchvision's.
 
     61,100,840 parameters at 3x224x224 and 1000 classes.
     """

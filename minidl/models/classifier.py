@@ -33,7 +33,15 @@ class ImageClassifier(Module):
             )
 
     def check_images(self, x: Tensor) -> None:
-        """Raise ValueError if the network cannot take these images; the text names the smallest."""
+        """Check that the network can take these images.
+
+        Raises:
+            TypeError: if they are not a Tensor.
+            ValueError: if axes or channels are wrong, or the images are too small; the text names
+                the smallest.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{self.arch}: images must be a Tensor, got {type(x).__name__}")
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"{self.arch}: images must have shape (N, {self.in_channels}, H, W), got {x.shape}"
