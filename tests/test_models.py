@@ -146,7 +146,7 @@ def test_too_small_images_name_the_smallest(arch, smallest, lazy_weights):
 
 
 def test_arrays_are_not_images():
-    with pytest.raises(TypeError, match="^lenet5: images must be a Tensor, got ndarray$"):
+    with pytest.raises(TypeError, match=r"^lenet5: images must be a Tensor, got ndarray$"):
         models.create("lenet5")(np.zeros((1, 1, 32, 32), np.float32))
 
 
