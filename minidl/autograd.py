@@ -181,6 +181,10 @@ class Function:
     def apply(self, *inputs: Tensor) -> Any:
         """Run `forward` on the inputs' arrays and record the node; returns Tensors as `forward`
         returns arrays: one, or a tuple."""
+        if self.outputs:
+            raise RuntimeError(
+                f"{self.name}: applied before; every application needs a new instance"
+            )
         recording = is_grad_enabled() and any(t.requires_grad for t in inputs)
         self.needs = tuple(recording and t.requires_grad for t in inputs)
         arrays = _distinct_arrays(inputs)
@@ -369,10 +373,11 @@ def run_backward(
 
     order = _consumers_last(starts)
     captures: dict[tuple[int, int], Tensor] = {}
-    captured_at = [(id(target), index) for target, index in map(_edge, inputs or ())]
-    wanted = None if inputs is None else _between(order, {target for target, _ in captured_at})
+    places = [(id(target), index) for target, index in map(_edge, inputs or ())]
+    to_capture = set(places)
+    wanted = None if inputs is None else _between(order, {target for target, _ in places})
 
-    with _switch_grad_mode(create_graph):
+    with _switch_grad_mode(create_graph), np.errstate(all="ignore"):
         while order:
             node = order.pop()  # popped, so that the walk itself keeps nothing alive
             incoming = pending.pop(id(node), None)
@@ -380,7 +385,7 @@ def run_backward(
                 continue  # no gradient came this way
             totals = incoming.after_hooks()
             for index, total in enumerate(totals):
-                if total is not None and (id(node), index) in captured_at:
+                if total is not None and (id(node), index) in to_capture:
                     captures[id(node), index] = total
             if not isinstance(node, Function):
                 if inputs is None:
@@ -394,7 +399,7 @@ def run_backward(
                 _send_back(node, needs, totals, pending)
                 if not retain_graph:
                     node.free()
-    return tuple(captures.get(place) for place in captured_at)
+    return tuple(captures.get(place) for place in places)
 
 
 class _Incoming:
@@ -532,9 +537,8 @@ def _send_back(
         arrived.from_operation(zeros(*spec), None, 0) if total is None else total
         for total, spec in zip(totals, node.outputs, strict=True)
     ]
-    recorded_needs, node.needs = node.needs, needs
+    node.needs = needs
     result = node.backward(*gradients)
-    node.needs = recorded_needs
     results = result if isinstance(result, tuple) else (result,)
     if len(results) != len(needs):
         raise RuntimeError(

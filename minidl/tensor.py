@@ -378,7 +378,8 @@ class Tensor:
 
     def _change(self, op: str, change: Callable[[Any, Any], Any], other: Any) -> Tensor:
         self._prepare_change(op, other)
-        self._data[...] = change(self._data, self._operand(other))
+        with np.errstate(all="ignore"):
+            self._data[...] = change(self._data, self._operand(other))
         self._bump_version()
         return self
 

@@ -265,6 +265,13 @@ class Square(md.Function):
         return dy * (x if self.connected else x.detach()) * self.factor
 
 
+def test_an_instance_is_one_application():
+    square = Square()
+    square.apply(leaf(1.0))
+    with pytest.raises(RuntimeError, match="square: applied before; every application needs a new"):
+        square.apply(leaf(2.0))
+
+
 def test_the_check_of_gradients_finds_wrong_ones():
     x = np.array([[0.3, -1.2]])
     check_gradients(lambda t: Square().apply(t), x)
@@ -273,6 +280,13 @@ def test_the_check_of_gradients_finds_wrong_ones():
     check_gradients(lambda t: Square(connected=False).apply(t), x, second=False)
     with pytest.raises(AssertionError):
         check_gradients(lambda t: Square(connected=False).apply(t), x)
+
+
+def test_infinities_and_nan_pass_without_warnings():
+    x = md.tensor([3e38, 3e38], requires_grad=True)
+    ((x * 3e38) + (x * 3e38) - x * x).sum().backward()
+    assert np.isnan(x.grad.data).all()
+    assert np.isinf(md.tensor([3e38]).mul_(10).item())
 
 
 # ---- in-place changes ----
