@@ -285,7 +285,7 @@ def test_the_check_of_gradients_finds_wrong_ones():
 def test_infinities_and_nan_pass_without_warnings():
     x = md.tensor([3e38, 3e38], requires_grad=True)
     ((x * 3e38) + (x * 3e38) - x * x).sum().backward()
-    assert np.isnan(x.grad.data).all()
+    assert not np.isfinite(x.grad.data).any()
     assert np.isinf(md.tensor([3e38]).mul_(10).item())
 
 
