@@ -53,7 +53,9 @@ def finished(tmp_path):
     return run
 
 
-def test_run_leaves_its_files_and_ends_with_one_line(finished, capsys):
+def test_run_leaves_its_files_and_ends_with_one_line(tmp_path, capsys):
+    finished = tmp_path / "run"
+    assert main([*LENET, "--out", str(finished)]) == 0
     output = capsys.readouterr().out.splitlines()
     assert RUN_FILES <= {path.name for path in finished.iterdir()} <= RUN_FILES | {"curves.png"}
     assert output[-1].startswith("test accuracy ")
@@ -179,7 +181,7 @@ def test_folder_and_cifar_and_idx_train(tmp_path):
 
 
 def test_wrong_options_are_refused_in_one_line(tmp_path, capsys):
-    assert "did you mean 'vgg16'" in complaint(capsys, "--arch", "vgg61")
+    assert "did you mean 'vgg16'" in complaint(capsys, "--arch", "vgg_16")
     assert "--arch is required" in complaint(capsys)
     assert "whole number >= 1, got 'many'" in complaint(capsys, *LENET, "--batch-size", "many")
     assert "number > 0, got '-1'" in complaint(capsys, *LENET, "--lr", "-1")

@@ -1,16 +1,17 @@
 """Launch layer of convolution, im2col, col2im and the matrix product: checks, then loops.
 
-Everything the loops of conv.pyx and matmul.pyx take for granted (dtype, contiguity, shapes that
+Everything the loops of conv.pyx and gemm.pyx take for granted (dtype, contiguity, shapes that
 agree) is established here, once.
 """
 
 import numpy as np
 
+import minidl._kernels.cpu.conv as conv
+import minidl._kernels.cpu.gemm as gemm
+
 from ..geometry import Padding, Pair, conv_output_size
-from . import conv
-from . import matmul as matmul_loops
 from .checks import as_kernel_array, has_shape, same_dtype
-from .threads import get_num_threads
+from .threads import threads_for
 
 __all__ = [
     "col2im",
@@ -133,7 +134,7 @@ def conv2d_forward(
         (0, 0),
         (1, 1),
         target.shape[2:],
-        get_num_threads(),
+        threads_for(y.size * weight[0].size),
     )
     return y
 
@@ -183,7 +184,7 @@ def conv2d_input_grad(
             (row, col),
             stride,
             (-(-(height - row) // stride[0]), -(-(width - col) // stride[1])),
-            get_num_threads(),
+            threads_for(dy.size * weight[0].size),
         )
     return dx
 
@@ -214,7 +215,13 @@ def conv2d_weight_grad(
         (_partial_sums(k, columns, groups, pixels, dy.itemsize), k, columns), dy.dtype
     )
     conv.weight_gradient(
-        dy, x, _forward_taps((r, s), padding, dilation), stride, groups, partial, get_num_threads()
+        dy,
+        x,
+        _forward_taps((r, s), padding, dilation),
+        stride,
+        groups,
+        partial,
+        threads_for(dy.size * columns),
     )
     total = partial[0] if len(partial) == 1 else partial.sum(axis=0)
     return total.reshape(weight_shape)
@@ -241,7 +248,8 @@ def _check_gradient_shape(
     groups: int,
 ) -> None:
     _check_channels(op, input_shape[1], dy.shape[1], weight_shape, groups)
-    p, q = conv_output_size(op, input_shape[2:], weight_shape[2:], stride, padding, dilation)
+    (h, w), (r, s) = input_shape[2:], weight_shape[2:]
+    p, q = conv_output_size(op, (h, w), (r, s), stride, padding, dilation)
     has_shape(op, "dy", dy, (input_shape[0], weight_shape[0], p, q))
 
 
@@ -258,7 +266,7 @@ def im2col(
     p, q = conv_output_size("im2col", x.shape[2:], kernel_size, stride, padding, dilation)
     taps = _forward_taps(kernel_size, padding, dilation)
     columns = np.empty((n, c * len(taps), p * q), x.dtype)
-    conv.gather_columns(x, taps, stride, (p, q), columns, get_num_threads())
+    conv.gather_columns(x, taps, stride, (p, q), columns, threads_for(columns.size))
     return columns
 
 
@@ -278,7 +286,7 @@ def col2im(
     has_shape("col2im", "columns", columns, (n, c * len(taps), p * q))
     x = np.empty((n, c, h, w), columns.dtype)
     conv.scatter_columns(
-        columns.reshape(n, c, len(taps), p * q), taps, stride, (p, q), x, get_num_threads()
+        columns.reshape(n, c, len(taps), p * q), taps, stride, (p, q), x, threads_for(columns.size)
     )
     return x
 
@@ -300,7 +308,7 @@ def matmul(a: Array, b: Array) -> Array:
         return c
     a3 = _unit_stride(a).reshape(-1, *a.shape[-2:])
     b3 = _unit_stride(b).reshape(-1, *b.shape[-2:])
-    matmul_loops.matmul(a3, b3, c.reshape(-1, rows, cols), get_num_threads())
+    gemm.matmul(a3, b3, c.reshape(-1, rows, cols), threads_for(c.size * a.shape[-1]))
     return c
 
 
