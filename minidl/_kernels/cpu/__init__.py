@@ -1,6 +1,9 @@
 """The kernel contract on the CPU: Cython loops behind one launch layer."""
 
-from .conv import has_openmp, instruction_set
+from .openmp import short_spinning
+
+with short_spinning():  # the first compiled module brings OpenMP with it
+    from .conv import has_openmp, instruction_set
 from .launch_conv import (
     col2im,
     conv2d_forward,

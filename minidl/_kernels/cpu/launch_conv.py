@@ -209,22 +209,17 @@ def conv2d_weight_grad(
         return np.zeros(weight_shape, dy.dtype)
     if _is_pointwise(tuple(weight_shape), stride, padding):
         dy, x = _flat(dy), _flat(x)
+    dw = np.empty(weight_shape, dy.dtype)
     columns = c_per_group * r * s
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
-    partial = np.empty(
-        (_partial_sums(k, columns, groups, pixels, dy.itemsize), k, columns), dy.dtype
-    )
-    conv.weight_gradient(
-        dy,
-        x,
-        _forward_taps((r, s), padding, dilation),
-        stride,
-        groups,
-        partial,
-        threads_for(dy.size * columns),
-    )
-    total = partial[0] if len(partial) == 1 else partial.sum(axis=0)
-    return total.reshape(weight_shape)
+    parts = _partial_sums(k, columns, groups, pixels, dy.itemsize)
+    total = dw.reshape(k, columns)
+    partial = total[None] if parts == 1 else np.empty((parts, k, columns), dy.dtype)
+    taps = _forward_taps((r, s), padding, dilation)
+    conv.weight_gradient(dy, x, taps, stride, groups, partial, threads_for(dy.size * columns))
+    if parts > 1:
+        np.sum(partial, axis=0, out=total)
+    return dw
 
 
 def _partial_sums(k: int, columns: int, groups: int, pixels: int, itemsize: int) -> int:
