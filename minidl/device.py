@@ -1,4 +1,4 @@
-"""Where an array lives: "cpu", or "cuda:N" for the memory of GPU number N."""
+"""Where an array lives: "cpu"; the names of GPUs are understood, and refused with a clear error."""
 
 from __future__ import annotations
 
@@ -10,34 +10,29 @@ import numpy as np
 __all__ = ["device_of", "to_device"]
 
 
-def device_of(array: Any) -> str:
+def device_of(array: np.ndarray) -> str:
     """The device that holds `array`.
 
     >>> device_of(np.zeros(3))
     'cpu'
     """
-    return "cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}"
+    return "cpu"
 
 
 def to_device(array: Any, device: str) -> Any:
-    """`array` in the memory of `device` ("cpu", "cuda" or "cuda:N"); itself if it is there already.
+    """`array` in the memory of `device`, which must be "cpu" so far.
 
-    Raises ValueError for another name, RuntimeError if there is no GPU to use.
+    Raises ValueError for an unknown name, RuntimeError for "cuda" or "cuda:N".
+
+    >>> to_device(np.zeros(2), "cuda:0")
+    Traceback (most recent call last):
+    ...
+    RuntimeError: device 'cuda:0': this version of minidl computes on the CPU only; use 'cpu'
     """
-    name = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
-    if name is None:
+    if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
-    if device == "cpu":
-        return array if isinstance(array, np.ndarray) else array.get()
-    try:
-        import cupy
-    except ImportError:
+    if device != "cpu":
         raise RuntimeError(
-            f"device {device!r} needs CuPy and an NVIDIA GPU: pip install minidl[cuda]"
-        ) from None
-    count = cupy.cuda.runtime.getDeviceCount() if cupy.cuda.is_available() else 0
-    number = int(name[1] or 0)
-    if number >= count:
-        raise RuntimeError(f"device {device!r}: CuPy is installed, but it sees {count} GPUs")
-    with cupy.cuda.Device(number):
-        return cupy.asarray(array)
+            f"device {device!r}: this version of minidl computes on the CPU only; use 'cpu'"
+        )
+    return array

@@ -1,10 +1,10 @@
 """Tensor: an array that knows how it was computed; and the functions that make tensors.
 
-A Tensor holds an array (`data`: NumPy on the CPU, CuPy on a GPU), the gradient that `backward()`
-leaves in `grad`, and the operation that made it (`grad_fn`; None for a leaf). What operations do
-is written in `functional/`, one family a file, on the floor above; each of them that is also a
-method or an operator of Tensor says so there with `@tensor_method`. How gradients find their way
-back is written in `autograd.py`, on the floor below.
+A Tensor holds an array (`data`), the gradient that `backward()` leaves in `grad`, and the operation
+that made it (`grad_fn`; None for a leaf). What operations do is written in `functional/`, one
+family a file, on the floor above; each of them that is also a method or an operator of Tensor says
+so there with `@tensor_method`. How gradients find their way back is written
+in `autograd.py`, on the floor below.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ __all__ = [
     "zeros_like",
 ]
 
+DLPACK_CPU = 1  # kDLCPU, the device type of main memory
+
 F = TypeVar("F")
 Method = Callable[..., "Tensor"]
 Methods = Callable[..., "tuple[Tensor, ...]"]
@@ -57,7 +59,7 @@ class Tensor:
         data: an array, which is shared, not copied, or another Tensor; or numbers in (nested)
             lists. Arrays keep their dtype; Python's floats become float32.
         dtype: convert to this element type.
-        device: "cpu", "cuda" or "cuda:N"; by default where the data is.
+        device: "cpu", the only one so far.
         requires_grad: collect gradients for it in `grad`; only for floating-point dtypes.
 
     Raises TypeError for data that are not numbers, ValueError for ragged lists, RuntimeError if
@@ -253,7 +255,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """Where the array lives: "cpu" or "cuda:N"."""
+        """Where the array lives: "cpu"."""
         return device_of(self._data)
 
     @property
@@ -441,10 +443,6 @@ class Tensor:
         """The tensor in main memory; itself if it is there already."""
         return self.to("cpu")
 
-    def cuda(self, number: int = 0) -> Tensor:
-        """The tensor in the memory of GPU `number`; itself if it is there already."""
-        return self.to(f"cuda:{number}")
-
     def item(self) -> Any:
         """The only element, as a Python number. Raises ValueError if there is not exactly one."""
         if self.size != 1:
@@ -535,7 +533,7 @@ def _as_array(data: Any, dtype: Any, device: str | None) -> Any:
     """Any data that `Tensor` accepts as an array; shared where possible."""
     if isinstance(data, Tensor):
         array = data.data
-    elif isinstance(data, np.ndarray) or hasattr(data, "__cuda_array_interface__"):
+    elif isinstance(data, np.ndarray):
         array = data
     else:
         array = np.asarray(data)
@@ -621,7 +619,9 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 
 def from_dlpack(other: Any) -> Tensor:
-    """A Tensor in the same memory as another library's array, on the CPU or a GPU.
+    """A Tensor in the same memory as another library's array.
+
+    Raises TypeError if it does not offer DLPack, RuntimeError if it is on a GPU.
 
     Source: the DLPack protocol of the Python array API standard.
 
@@ -630,11 +630,9 @@ def from_dlpack(other: Any) -> Tensor:
     """
     if not hasattr(other, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: {type(other).__name__} does not offer DLPack")
-    on_cpu = other.__dlpack_device__()[0] == 1
-    if on_cpu:
-        return Tensor(np.from_dlpack(other))
-    namespace = array_namespace(to_device(np.empty(0), "cuda"))
-    return Tensor(namespace.from_dlpack(other))
+    if other.__dlpack_device__()[0] != DLPACK_CPU:
+        to_device(other, "cuda")
+    return Tensor(np.from_dlpack(other))
 
 
 def full(

@@ -1,4 +1,4 @@
-"""Copies, other dtypes, other devices."""
+"""Copies and other dtypes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..device import device_of, to_device
+from ..device import to_device
 from ..tensor import Tensor, tensor_method
 
 __all__: list[str] = []
@@ -33,18 +33,6 @@ class Cast(Function):
         return dy.to(self.input_dtype)
 
 
-class Move(Function):
-    def __init__(self, device: str) -> None:
-        self.device = device
-
-    def forward(self, x: Any) -> Any:
-        self.input_device = device_of(x)
-        return to_device(x, self.device)
-
-    def backward(self, dy: Tensor) -> Tensor:
-        return dy.to(self.input_device)
-
-
 @tensor_method("clone")
 def _clone(x: Tensor) -> Tensor:
     """A copy in memory of its own, through which gradients flow."""
@@ -68,7 +56,7 @@ def _astype(x: Tensor, dtype: Any) -> Tensor:
 def _to(x: Tensor, *target: Any, device: str | None = None, dtype: Any = None) -> Tensor:
     """The tensor on another device, in another dtype, or both; itself if nothing changes.
 
-    `x.to("cuda")`, `x.to(md.float64)`, `x.to("cuda", md.float32)`, `x.to(device=..., dtype=...)`.
+    `x.to("cpu")`, `x.to(md.float64)`, `x.to("cpu", md.float64)`, `x.to(device=..., dtype=...)`.
 
     >>> import minidl as md
     >>> md.ones(2).to(md.float64).dtype
@@ -81,6 +69,6 @@ def _to(x: Tensor, *target: Any, device: str | None = None, dtype: Any = None) -
             dtype = entry
     if dtype is not None:
         x = _astype(x, dtype)
-    if device is None or device in (x.device, x.device.removesuffix(":0")):
-        return x
-    return Move(device).apply(x)
+    if device is not None:
+        to_device(x.data, device)
+    return x

@@ -239,7 +239,7 @@ class Module:
         """Move to a device and/or convert the floating-point parameters and buffers, in place.
 
         Args:
-            targets: a device ("cpu", "cuda:0") and/or a dtype (md.float64), in any order.
+            targets: a device ("cpu") and/or a dtype (md.float64), in any order.
             device, dtype: the same by name.
 
         Integer buffers (batch norm's counter) keep their dtype.

@@ -1,10 +1,10 @@
 """How long OpenMP's threads wait for each other before they sleep; imported before any kernel.
 
 GNU's OpenMP lets a thread that waits spin for milliseconds. On a machine that other programs use
-too, it then burns the very time slice that the thread it waits for needs: small networks trained
-three times slower, in the worst case eight times. A thousand turns bridge the gap between two
-kernels and cost nothing measurable on an idle machine. GNU's OpenMP reads the setting when it is
-loaded, so it stands in the environment for that moment only; a user's own setting wins.
+too, it then burns the time slice that the thread it waits for needs, and LeNet-5 trains two to
+three times slower. A thousand turns bridge the gap between two kernels and cost nothing measurable
+on an idle machine. The setting is read when OpenMP is loaded, so it stands in the environment for
+that moment only; a user's own setting wins.
 """
 
 import os
