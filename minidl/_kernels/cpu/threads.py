@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from .conv import has_openmp
+
 __all__ = ["available_cpus", "get_num_threads", "set_num_threads", "threads_for"]
 
 # A loop over fewer elements is over before a second thread has woken up.
@@ -38,6 +40,8 @@ def available_cpus() -> int:
 
 
 def _initial_num_threads() -> int:
+    if not has_openmp():
+        return 1
     for variable in ("MINIDL_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(variable, "").split(",")[0].strip()
         if text.isdecimal() and int(text) > 0:

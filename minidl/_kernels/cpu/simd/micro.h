@@ -43,7 +43,7 @@ static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, i
     static void CAT(NAME, SUFFIX)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k,      \
                                   T *strip) {                                                     \
         typedef T V __attribute__((vector_size(L * sizeof(T)), aligned(sizeof(T)), may_alias));   \
-        typedef INT I __attribute__((vector_size(L * sizeof(T))));                                \
+        typedef INT I __attribute__((vector_size(L * sizeof(T)), unused)); /* not by Clang */     \
         ptrdiff_t done = 0;                                                                       \
         for (ptrdiff_t i = 0; i + L <= count; i += L, done = i) {                                 \
             ptrdiff_t j = 0;                                                                      \
