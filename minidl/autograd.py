@@ -550,7 +550,9 @@ def _send_back(
     for i, (edge, gradient) in enumerate(zip(node.edges, results, strict=True)):
         if edge is None or gradient is None or not needs[i]:
             continue
-        fresh = gradient.data.base is None and id(gradient.data) not in held
+        array = gradient.data
+        is_view = isinstance(array.base, type(array))
+        fresh = not is_view and id(array) not in held
         exclusive = fresh and sum(other is gradient for other in results) == 1
         target, index = edge
         incoming = pending.setdefault(id(target), _Incoming(target))

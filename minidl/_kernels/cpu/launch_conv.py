@@ -10,6 +10,7 @@ import minidl._kernels.cpu.conv as conv
 import minidl._kernels.cpu.gemm as gemm
 
 from ..geometry import Padding, Pair, conv_output_size
+from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import threads_for
 
@@ -117,7 +118,7 @@ def conv2d_forward(
         bias = as_kernel_array("conv2d", "bias", bias, 1)
         same_dtype("conv2d", input=x, bias=bias)
         has_shape("conv2d", "bias", bias, (k,))
-    y = np.empty((x.shape[0], k, p, q), x.dtype)
+    y = empty((x.shape[0], k, p, q), x.dtype)
     pointwise = _is_pointwise(weight.shape, stride, padding)
     target = _flat(y) if pointwise else y
     conv.convolve(
@@ -163,7 +164,9 @@ def conv2d_input_grad(
         if phase[0] < input_shape[2] and phase[1] < input_shape[3]
     }
     all_covered = all(len(phase_taps) for phase_taps in taps.values())
-    dx = (np.empty if all_covered else np.zeros)(input_shape, dy.dtype)
+    dx = empty(input_shape, dy.dtype)
+    if not all_covered:
+        dx.fill(0)
     target = _flat(dx) if pointwise else dx
     source = _flat(dy) if pointwise else dy
     height, width = target.shape[2:]
@@ -209,12 +212,12 @@ def conv2d_weight_grad(
         return np.zeros(weight_shape, dy.dtype)
     if _is_pointwise(tuple(weight_shape), stride, padding):
         dy, x = _flat(dy), _flat(x)
-    dw = np.empty(weight_shape, dy.dtype)
+    dw = empty(weight_shape, dy.dtype)
     columns = c_per_group * r * s
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
     parts = _partial_sums(k, columns, groups, pixels, dy.itemsize)
     total = dw.reshape(k, columns)
-    partial = total[None] if parts == 1 else np.empty((parts, k, columns), dy.dtype)
+    partial = total[None] if parts == 1 else empty((parts, k, columns), dy.dtype)
     taps = _forward_taps((r, s), padding, dilation)
     conv.weight_gradient(dy, x, taps, stride, groups, partial, threads_for(dy.size * columns))
     if parts > 1:
@@ -260,7 +263,7 @@ def im2col(
     n, c = x.shape[:2]
     p, q = conv_output_size("im2col", x.shape[2:], kernel_size, stride, padding, dilation)
     taps = _forward_taps(kernel_size, padding, dilation)
-    columns = np.empty((n, c * len(taps), p * q), x.dtype)
+    columns = empty((n, c * len(taps), p * q), x.dtype)
     conv.gather_columns(x, taps, stride, (p, q), columns, threads_for(columns.size))
     return columns
 
@@ -279,7 +282,7 @@ def col2im(
     p, q = conv_output_size("col2im", (h, w), kernel_size, stride, padding, dilation)
     taps = _forward_taps(kernel_size, padding, dilation)
     has_shape("col2im", "columns", columns, (n, c * len(taps), p * q))
-    x = np.empty((n, c, h, w), columns.dtype)
+    x = empty((n, c, h, w), columns.dtype)
     conv.scatter_columns(
         columns.reshape(n, c, len(taps), p * q), taps, stride, (p, q), x, threads_for(columns.size)
     )
@@ -297,7 +300,7 @@ def matmul(a: Array, b: Array) -> Array:
     if a.ndim < 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
     batch, rows, cols = a.shape[:-2], a.shape[-2], b.shape[-1]
-    c = np.empty((*batch, rows, cols), a.dtype)
+    c = empty((*batch, rows, cols), a.dtype)
     if c.size == 0 or a.shape[-1] == 0:
         c.fill(0)
         return c

@@ -7,6 +7,7 @@ import numpy as np
 import minidl._kernels.cpu.elementwise as elementwise
 import minidl._kernels.cpu.philox as philox
 
+from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import threads_for
 
@@ -24,7 +25,7 @@ Array = np.ndarray
 def relu_forward(x: Array) -> Array:
     """max(x, 0) for any shape; NaN stays NaN."""
     x = as_kernel_array("relu", "x", x)
-    y = np.empty_like(x)
+    y = empty(x.shape, x.dtype)
     elementwise.relu(x.reshape(-1), y.reshape(-1), threads_for(y.size))
     return y
 
@@ -32,7 +33,7 @@ def relu_forward(x: Array) -> Array:
 def relu_backward(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0; dy and y have the same shape."""
     dy, y = _gradient_pair("relu_backward", dy, y)
-    dx = np.empty_like(y)
+    dx = empty(y.shape, y.dtype)
     elementwise.relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), threads_for(y.size))
     return dx
 
@@ -40,7 +41,7 @@ def relu_backward(dy: Array, y: Array) -> Array:
 def log_softmax_forward(x: Array) -> Array:
     """x (N, classes) -> y of the same shape."""
     x = as_kernel_array("log_softmax", "x", x, 2)
-    y = np.empty_like(x)
+    y = empty(x.shape, x.dtype)
     if x.size:
         elementwise.log_softmax(x, y, threads_for(y.size))
     return y
@@ -49,7 +50,7 @@ def log_softmax_forward(x: Array) -> Array:
 def log_softmax_backward(dy: Array, y: Array) -> Array:
     """dy and y (N, classes) -> dx of the same shape."""
     dy, y = _gradient_pair("log_softmax_backward", dy, y, ndim=2)
-    dx = np.empty_like(y)
+    dx = empty(y.shape, y.dtype)
     elementwise.log_softmax_backward(dy, y, dx, threads_for(y.size))
     return dx
 
@@ -62,7 +63,7 @@ def dropout(x: Array, p: float, seed: int, offset: int) -> Array:
     for name, number in (("seed", seed), ("offset", offset)):
         if not 0 <= number < 2**64:
             raise ValueError(f"dropout: {name} must be between 0 and 2**64 - 1, got {number}")
-    y = np.empty_like(x)
+    y = empty(x.shape, x.dtype)
     threshold = math.ceil(p * 2**32)
     scale = 0.0 if p == 1 else 1 / (1 - p)
     philox.dropout(

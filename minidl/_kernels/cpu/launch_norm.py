@@ -4,6 +4,7 @@ import numpy as np
 
 import minidl._kernels.cpu.norm as norm
 
+from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import threads_for
 
@@ -26,7 +27,7 @@ def batch_norm_forward(
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
     if x.size == 0:
-        return np.empty_like(x), np.zeros(c, x.dtype), np.zeros(c, x.dtype)
+        return empty(x.shape, x.dtype), np.zeros(c, x.dtype), np.zeros(c, x.dtype)
     plane_mean, plane_squares = np.empty(n * c), np.empty(n * c)
     norm.plane_moments(x.reshape(n * c, h * w), plane_mean, plane_squares, threads_for(x.size))
     plane_mean, plane_squares = plane_mean.reshape(n, c), plane_squares.reshape(n, c)
@@ -71,7 +72,7 @@ def batch_norm_backward(
     norm.plane_gradients(plane_dy, planes, mean, sums, products, threads_for(x.size))
     dbias, dproduct = sums.reshape(n, c).sum(axis=0), products.reshape(n, c).sum(axis=0)
     inverse_std = 1 / np.sqrt(var.astype(np.float64) + eps)  # (C,)
-    dx = np.empty_like(x)
+    dx = empty(x.shape, x.dtype)
     norm.normalise_backward(
         plane_dy,
         planes,
@@ -97,7 +98,7 @@ def local_response_norm_forward(
     op = "local_response_norm"
     x = as_kernel_array(op, "x", x, 4)
     _check_size(op, size)
-    y, scale = np.empty_like(x), np.empty_like(x)
+    y, scale = empty(x.shape, x.dtype), empty(x.shape, x.dtype)
     norm.local_response(
         _rows(x),
         size // 2,
@@ -129,7 +130,7 @@ def local_response_norm_backward(
     has_shape(op, "scale", scale, x.shape)
     same_dtype(op, dy=dy, x=x, scale=scale)
     _check_size(op, size)
-    dx = np.empty_like(x)
+    dx = empty(x.shape, x.dtype)
     norm.local_response_backward(
         _rows(dy),
         _rows(x),
@@ -158,7 +159,7 @@ def _normalise(
     mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
     inverse_std = 1 / np.sqrt(var.astype(np.float64) + eps)  # (C,)
     shift = np.zeros(c, x.dtype) if bias is None else _statistic(op, "bias", bias, x)
-    y = np.empty_like(x)
+    y = empty(x.shape, x.dtype)
     norm.normalise(
         x.reshape(n * c, h * w),
         mean,

@@ -5,6 +5,7 @@ import numpy as np
 import minidl._kernels.cpu.pool as pool
 
 from ..geometry import Pair, Windows, adaptive_windows, pair, pool_output_size, pool_windows
+from .buffers import empty
 from .checks import as_kernel_array, has_shape
 from .threads import threads_for
 
@@ -32,8 +33,8 @@ def max_pool2d_forward(
     n, c, h, w = x.shape
     rows, cols = _pool_grid(op, (h, w), kernel_size, stride, padding, ceil_mode)
     p, q = rows.shape[1], cols.shape[1]
-    y = np.empty((n, c, p, q), x.dtype)
-    switches = np.empty((n, c, p, q), np.int64)
+    y = empty((n, c, p, q), x.dtype)
+    switches = empty((n, c, p, q), np.int64)
     out = (y.reshape(n * c, p, q), switches.reshape(n * c, p, q))
     whole = tuple(kernel_size) == tuple(stride) == (2, 2) and 2 * p <= h and 2 * q <= w
     if whole and tuple(padding) == (0, 0) and w < 2**24:  # max_pool_2x2 keeps w in a float
@@ -50,7 +51,7 @@ def max_pool2d_backward(dy: Array, switches: Array, input_shape: Shape) -> Array
     n, c, h, w = _as_shape(op, input_shape)
     has_shape(op, "dy", dy, (n, c, *dy.shape[2:]))
     flat_switches = _flat_switches(op, switches, dy.shape)
-    dx = np.empty((n, c, h, w), dy.dtype)
+    dx = empty((n, c, h, w), dy.dtype)
     flat_dx = dx.reshape(n * c, h * w)
     flat_dy = dy.reshape(flat_switches.shape)
     if pool.max_pool_backward(flat_dy, flat_switches, flat_dx, threads_for(dx.size)):
@@ -64,7 +65,7 @@ def max_pool2d_gather(x: Array, switches: Array) -> Array:
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
     flat_switches = _flat_switches(op, switches, (n, c, *switches.shape[2:]))
-    y = np.empty(switches.shape, x.dtype)
+    y = empty(switches.shape, x.dtype)
     flat_y = y.reshape(flat_switches.shape)
     if pool.max_pool_gather(x.reshape(n * c, h * w), flat_switches, flat_y, threads_for(y.size)):
         raise ValueError(f"{op}: switches point outside planes of {h}x{w}")
@@ -121,7 +122,7 @@ def adaptive_avg_pool2d_backward(dy: Array, input_shape: Shape) -> Array:
 
 def _mean(x: Array, grid: Grid) -> Array:
     (n, c, h, w), (p, q) = x.shape, (grid[0].shape[1], grid[1].shape[1])
-    y = np.empty((n, c, p, q), x.dtype)
+    y = empty((n, c, p, q), x.dtype)
     pool.mean_pool(x.reshape(n * c, h, w), *grid, y.reshape(n * c, p, q), threads_for(x.size))
     return y
 
@@ -130,7 +131,7 @@ def _mean_backward(op: str, dy: Array, input_shape: Shape, grid: Grid) -> Array:
     (n, c, h, w), (p, q) = input_shape, (grid[0].shape[1], grid[1].shape[1])
     dy = as_kernel_array(op, "dy", dy, 4)
     has_shape(op, "dy", dy, (n, c, p, q))
-    dx = np.empty((n, c, h, w), dy.dtype)
+    dx = empty((n, c, h, w), dy.dtype)
     planes = dx.reshape(n * c, h, w)
     pool.mean_pool_backward(dy.reshape(n * c, p, q), *grid, planes, threads_for(dx.size))
     return dx

@@ -1,0 +1,64 @@
+"""Memory of results that is used again."""
+
+import gc
+
+import numpy as np
+import pytest
+
+import minidl._kernels.cpu.buffers as buffers
+
+SHAPE = (3, 5, 101, 103)  # large enough to be shelved
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_memory_is_used_again_once_the_last_view_is_gone():
+    first = buffers.empty(SHAPE, np.float32)
+    where = address(first)
+    view = first[1:, ::2, 5]
+    del first
+    other = buffers.empty(SHAPE, np.float32)
+    assert address(other) != where  # the view still reads there
+    assert not np.may_share_memory(other, view)
+    del view
+    assert address(buffers.empty(SHAPE, np.float32)) == where
+
+
+def test_arrays_are_ordinary_and_aligned():
+    for shape, dtype in ((SHAPE, np.float64), ((2, 3), np.float32), ((0, 7), np.int64)):
+        array = buffers.empty(shape, dtype)
+        assert array.shape == shape
+        assert array.dtype == dtype
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        array[...] = 1
+        np.testing.assert_array_equal(array, np.ones(shape, dtype))
+    assert address(buffers.empty(SHAPE, np.float32)) % 64 == 0
+
+
+def test_shelf_never_holds_more_than_was_in_use():
+    gc.collect()
+    for size in range(100_000, 1_000_000, 50_000):
+        array = buffers.empty((size,), np.float32)
+        array[0] = array[-1] = 1
+        del array
+        in_use, most_in_use, shelved = buffers.usage()
+        assert shelved <= most_in_use
+        assert in_use <= most_in_use
+
+
+def test_blocks_that_the_garbage_collector_frees_come_back():
+    in_use, _, _ = buffers.usage()
+    for _ in range(50):
+        cycle = [buffers.empty(SHAPE, np.float32)]
+        cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert buffers.usage()[0] == in_use
+
+
+def test_impossible_size_is_a_memory_error():
+    with pytest.raises(MemoryError, match="no memory for an array of"):
+        buffers.empty((1 << 50,), np.float64)
