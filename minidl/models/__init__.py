@@ -11,13 +11,16 @@ from .registry import (
     min_image_size,
     register_model,
 )
+from .resnet import CifarResNet, ResNet
 from .vgg import VGG
 
 __all__ = [
     "VGG",
     "AlexNet",
+    "CifarResNet",
     "ImageClassifier",
     "LeNet5",
+    "ResNet",
     "UnknownModelError",
     "check_name",
     "create",
