@@ -18,6 +18,7 @@ Walther (2008), "Evaluating derivatives", chapter 3.
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -180,7 +181,13 @@ class Function:
 
     def apply(self, *inputs: Tensor) -> Any:
         """Run `forward` on the inputs' arrays and record the node; returns Tensors as `forward`
-        returns arrays: one, or a tuple."""
+        returns arrays: one, or a tuple. Raises TypeError if an input is not a Tensor."""
+        for i, entry in enumerate(inputs):
+            if not _is_tensor(entry):
+                raise TypeError(
+                    f"{self.name}: operand {i} must be a Tensor, got {type(entry).__name__}; "
+                    f"md.tensor() makes one"
+                )
         if self.outputs:
             raise RuntimeError(
                 f"{self.name}: applied before; every application needs a new instance"
@@ -214,6 +221,11 @@ class Function:
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether `value` is a Tensor, a class of the floor above."""
+    return hasattr(value, "grad_fn")
 
 
 Edge = tuple["Function | Tensor", int]  # a node or a leaf, and which output of the node
@@ -287,9 +299,11 @@ def _keep(
 class HookHandle:
     """What registering a hook returns: `remove()` takes the hook away again."""
 
+    _keys = itertools.count()  # never used twice: `remove` must not meet somebody else's hook
+
     def __init__(self, hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any]) -> None:
         self._hooks = hooks
-        self._key = max(hooks, default=-1) + 1
+        self._key = next(self._keys)
         hooks[self._key] = hook
 
     def remove(self) -> None:
@@ -425,6 +439,11 @@ class _Incoming:
 
     def checked(self, node: Function, i: int, index: int, gradient: Tensor) -> Tensor:
         """The gradient `node` computed for its input i, in the input's shape and dtype."""
+        if not _is_tensor(gradient):
+            raise TypeError(
+                f"{node.name}: its backward returned {type(gradient).__name__} instead of a Tensor "
+                f"for input {i}"
+            )
         target = self.target
         if isinstance(target, Function):
             shape, dtype = target.outputs[index]
@@ -448,12 +467,17 @@ class _Incoming:
                     continue
                 replacement = hook(total)
                 if replacement is not None:
+                    if not _is_tensor(replacement):
+                        raise TypeError(
+                            f"hook: must return a Tensor or None, got {type(replacement).__name__}"
+                        )
                     if replacement.shape != total.shape:
                         raise RuntimeError(
                             f"hook: returned a gradient of shape {replacement.shape} instead of "
                             f"{total.shape}"
                         )
-                    self.totals[index] = replacement
+                    same = replacement.dtype == total.dtype
+                    self.totals[index] = replacement if same else replacement.to(total.dtype)
                 self.exclusive[index] = False  # the hook may have kept it
         return self.totals
 
@@ -472,7 +496,7 @@ def _first_gradient(caller: str, root: Tensor, gradient: Tensor | None) -> Tenso
             )
         ones = array_namespace(root.data).ones(root.shape, root.dtype)
         return root.from_operation(ones, None, 0)
-    if not isinstance(gradient, type(root.detach())):
+    if not _is_tensor(gradient):
         raise TypeError(f"{caller}: the gradient must be a Tensor, got {type(gradient).__name__}")
     if gradient.shape != root.shape:
         raise ValueError(
@@ -550,13 +574,14 @@ def _send_back(
     for i, (edge, gradient) in enumerate(zip(node.edges, results, strict=True)):
         if edge is None or gradient is None or not needs[i]:
             continue
+        target, index = edge
+        incoming = pending.setdefault(id(target), _Incoming(target))
+        checked = incoming.checked(node, i, index, gradient)
         array = gradient.data
         is_view = isinstance(array.base, type(array))
         fresh = not is_view and id(array) not in held
         exclusive = fresh and sum(other is gradient for other in results) == 1
-        target, index = edge
-        incoming = pending.setdefault(id(target), _Incoming(target))
-        incoming.add(index, incoming.checked(node, i, index, gradient), exclusive)
+        incoming.add(index, checked, exclusive)
 
 
 def _accumulate(leaf: Tensor, gradient: Tensor | None, exclusive: bool) -> None:

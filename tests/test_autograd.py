@@ -248,6 +248,32 @@ def test_wrong_backwards_are_found():
         Wrong(lambda dy: (dy, dy)).apply(leaf(1.0)).backward()
     with pytest.raises(RuntimeError, match=r"wrong: .* gradient of shape \(1, 1\) for input 0"):
         Wrong(lambda dy: dy.reshape(1, 1)).apply(leaf(1.0)).backward()
+    with pytest.raises(TypeError, match="wrong: its backward returned ndarray instead of a Tensor"):
+        Wrong(lambda dy: dy.data).apply(leaf(1.0)).backward()
+
+
+def test_an_exception_in_the_walk_leaves_the_engine_usable():
+    def fail(gradient):
+        assert not md.is_grad_enabled()
+        raise KeyError("mine")
+
+    x = leaf(2.0)
+    h = x * x
+    handle = h.register_hook(fail)
+    with pytest.raises(KeyError, match="mine"):
+        (h * 3).backward()
+    assert md.is_grad_enabled()
+    assert x.grad is None
+    handle.remove()
+    (h * 3).backward()  # a new last step; the walk had not come to what lies behind it
+    assert x.grad.item() == 12.0
+
+
+@pytest.mark.parametrize("value", [np.ones(2), [1.0, 2.0], None])
+def test_operations_are_applied_to_tensors(value):
+    text = f"square: operand 0 must be a Tensor, got {type(value).__name__}; md.tensor\\(\\) makes"
+    with pytest.raises(TypeError, match=text):
+        Square().apply(value)
 
 
 class Square(md.Function):
@@ -465,6 +491,28 @@ def test_hook_errors():
     x = leaf(1.0)
     x.register_hook(lambda g: g.reshape(1, 1))
     with pytest.raises(RuntimeError, match=r"hook: returned a gradient of shape \(1, 1\) instead"):
+        (x * 1).backward()
+
+
+def test_removing_a_hook_twice_spares_the_hooks_of_others():
+    x, seen = leaf(1.0), []
+    x.register_hook(lambda g: seen.append("first"))
+    second = x.register_hook(lambda g: seen.append("second"))
+    second.remove()
+    x.register_hook(lambda g: seen.append("third"))
+    second.remove()
+    (x * 1).backward()
+    assert seen == ["first", "third"]
+
+
+def test_what_hooks_return_is_converted_or_refused():
+    x = md.ones(1, requires_grad=True)
+    handle = x.register_hook(lambda g: g.to(md.float64) * 3)
+    (x * 1).backward()
+    assert (x.grad.item(), x.grad.dtype) == (3.0, md.float32)
+    handle.remove()
+    x.register_hook(lambda g: g.numpy())
+    with pytest.raises(TypeError, match="hook: must return a Tensor or None, got ndarray"):
         (x * 1).backward()
 
 
