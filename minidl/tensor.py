@@ -10,6 +10,7 @@ in `autograd.py`, on the floor below.
 from __future__ import annotations
 
 import copy
+import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -360,28 +361,32 @@ class Tensor:
 
     def copy_(self, other: Any) -> Tensor:
         """Overwrite with the elements of `other`, broadcast and converted to this dtype."""
-        return self._change("copy_", lambda array, value: value, other)
+        return self._change("copy_", _overwrite, other)
 
     def fill_(self, value: float) -> Tensor:
         """Overwrite every element with `value`."""
-        return self._change("fill_", lambda array, value: value, value)
+        return self._change("fill_", _overwrite, value)
 
     def zero_(self) -> Tensor:
         """Overwrite every element with zero."""
-        return self._change("zero_", lambda array, value: value, 0)
+        return self._change("zero_", _overwrite, 0)
 
     def add_(self, other: Any) -> Tensor:
-        """Add `other`, broadcast to this shape, in place."""
-        return self._change("add_", lambda array, value: array + value, other)
+        """Add `other`, broadcast to this shape, in place; no fractions to integers."""
+        return self._change("add_", operator.iadd, other)
 
     def mul_(self, other: Any) -> Tensor:
-        """Multiply by `other`, broadcast to this shape, in place."""
-        return self._change("mul_", lambda array, value: array * value, other)
+        """Multiply by `other`, broadcast to this shape, in place; integers not by fractions."""
+        return self._change("mul_", operator.imul, other)
 
     def _change(self, op: str, change: Callable[[Any, Any], Any], other: Any) -> Tensor:
         self._prepare_change(op, other)
-        with np.errstate(all="ignore"):
-            self._data[...] = change(self._data, self._operand(other))
+        try:
+            with np.errstate(all="ignore"):
+                change(self._data, self._operand(other))
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{op}: {error}") from None
         self._bump_version()
         return self
 
@@ -554,6 +559,10 @@ def _as_arrays(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _as_arrays(entry) for key, entry in value.items()}
     return type(value)(map(_as_arrays, value)) if type(value) in (list, tuple) else value
+
+
+def _overwrite(array: Any, value: Any) -> None:
+    array[...] = value
 
 
 def _shares(array: Any, data: Any) -> bool:

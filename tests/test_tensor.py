@@ -165,6 +165,22 @@ def test_in_place_changes():
     assert counter.item() == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda x: x.add_(0.5), TypeError, "add_: .* from dtype.'float64'. to dtype.'int64'"),
+        (lambda x: x.mul_(md.ones(2)), TypeError, "mul_: .* to dtype.'int64'"),
+        (lambda x: x.add_(md.ones(3, 2, dtype=md.int64)), ValueError, r"add_: .* shape \(3,2\)"),
+        (lambda x: x.copy_(md.ones(3)), ValueError, r"copy_: .* shape \(3,\) into shape \(2,\)"),
+    ],
+)
+def test_in_place_changes_that_do_not_fit(change, error, text):
+    x = md.arange(2)
+    with pytest.raises(error, match=text):
+        change(x)
+    assert x.tolist() == [0, 1]
+
+
 # ---- NumPy and other libraries ----
 
 
