@@ -12,6 +12,7 @@ from ._kernels.cpu import get_num_threads, set_num_threads
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int32, int64, uint8
+from .functional.conv import col2im, im2col
 from .functional.elementwise import (
     abs,
     add,
@@ -115,6 +116,7 @@ __all__ = [
     "ceil",
     "chunk",
     "clip",
+    "col2im",
     "concat",
     "cos",
     "cumsum",
@@ -139,6 +141,7 @@ __all__ = [
     "get_num_threads",
     "get_rng_state",
     "grad",
+    "im2col",
     "int32",
     "int64",
     "is_grad_enabled",

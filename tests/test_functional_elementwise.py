@@ -183,6 +183,26 @@ def test_numbers_take_the_dtype_of_the_tensor():
     assert (md.ones(2, dtype=md.float64) * x).dtype == md.float64
 
 
+def test_numbers_that_the_dtype_cannot_hold():
+    x = md.tensor(np.array([1, 200], np.uint8))
+    assert (x > -1).tolist() == [True, True]
+    assert (x != -100).tolist() == [True, True]
+    assert ((x + 300).tolist(), (x + 300).dtype) == ([301, 500], md.int64)
+    assert (x + 1).dtype == md.uint8
+
+
+def test_numbers_of_numpy_are_numbers():
+    x, integers = md.ones(2), md.arange(3)
+    for number in (np.float64(0.5), np.float32(2), np.int64(2)):
+        assert (x**number).dtype == md.float32
+        assert md.clip(x, number).dtype == md.float32
+    assert md.clip(integers, 0.5, 1.5).tolist() == [0.5, 1.0, 1.5]
+    assert md.clip(integers, 0.5).dtype == md.float32
+    assert md.clip(integers, 1).dtype == md.int64
+    assert ((integers > 0) ** 2).dtype == md.int64
+    assert (integers**-1).dtype == md.float32
+
+
 def test_mixed_dtypes_send_back_gradients_of_the_inputs_dtype():
     a = md.ones(2, requires_grad=True)
     b = md.ones(2, dtype=md.float64, requires_grad=True)
@@ -236,6 +256,7 @@ def test_comparisons_and_logic():
     assert x.isnan().tolist() == [False, True, False]
     assert x.isinf().tolist() == [False, False, True]
     assert x.isfinite().tolist() == [True, False, False]
+    assert md.isnan(x.numpy()).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +267,7 @@ def test_comparisons_and_logic():
         (lambda: md.where(md.ones(2), 1, 2), TypeError, "where: the condition must be boolean"),
         (lambda: md.where(md.ones(2) > 0, md.ones(3), 0), ValueError, "where: shapes"),
         (lambda: md.clip(md.ones(2)), ValueError, "clip: min and max are both None"),
+        (lambda: md.clip(md.ones(2), md.ones(2)), TypeError, "clip: min must be a number, got T"),
         (lambda: md.exp("x"), TypeError, "exp: expected a Tensor, got str"),
         (lambda: md.ones(2) & md.ones(2), TypeError, "and: needs boolean or integer tensors"),
         (lambda: ~md.ones(2), TypeError, "invert: needs a boolean or integer tensor"),

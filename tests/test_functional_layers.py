@@ -164,6 +164,7 @@ def test_conv2d_of_an_empty_batch_and_of_views():
 
 
 def test_im2col_and_col2im():
+    assert (md.im2col, md.col2im) == (F.im2col, F.col2im)
     window = {"kernel_size": (2, 3), "stride": (2, 1), "padding": (0, 1), "dilation": (2, 1)}
     x = normal(2, 3, 6, 5)
     check_gradients(lambda t: F.im2col(t, **window), x)
@@ -430,8 +431,9 @@ def test_nll_loss_and_mse_loss():
 def test_losses_keep_float32():
     x = md.ones(2, 3, requires_grad=True)
     weight = md.ones(3)
-    loss = F.cross_entropy(x, md.tensor([0, 1]), weight, label_smoothing=0.1)
-    assert (loss.dtype, loss.shape) == (md.float32, ())
+    for weights in (weight, weight.to(md.float64)):
+        loss = F.cross_entropy(x, md.tensor([0, 1]), weights, label_smoothing=0.1)
+        assert (loss.dtype, loss.shape) == (md.float32, ())
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def test_reductions_of_nothing():
     assert x.prod(0).tolist() == [1, 1, 1]
     assert x.logsumexp(0).tolist() == [-np.inf] * 3
     assert np.isnan(x.mean().item())
+    assert np.isnan(x.var().item())
+    assert np.isnan(md.ones(2, 1).var(1).data).all()
     assert x.max(1).shape == (0,)
     assert x.cumsum(0).shape == (0, 3)
     (x.sum() + x.prod() + x.max(1).sum() + x.cumsum(1).sum()).backward()
@@ -191,6 +193,9 @@ def test_joining_and_cutting():
     check_gradients(lambda t: t.split(2, 2), X)
     check_gradients(lambda t: t.split([3, 0, 1], -1), X)
     check_gradients(lambda t: t.chunk(2, 1), X)
+    for join in (md.concat, md.stack):
+        assert join([md.ones(2), md.arange(2)]).dtype == md.float32
+        assert join([md.arange(2) > 0, md.arange(2)]).dtype == md.int64
     assert [p.shape for p in md.zeros(5).chunk(3)] == [(2,), (2,), (1,)]
     assert [p.shape for p in md.zeros(0, 2).split(2)] == [(0, 2)]
 
@@ -239,6 +244,9 @@ def test_the_index_of_the_forward_pass_counts():
         (lambda: md.zeros(0).max(), ValueError, "argmax: no elements to choose from"),
         (lambda: md.ones(2, 2).flatten(1, 0), ValueError, "flatten: start_dim 1 comes after"),
         (lambda: md.take_along_dim(md.ones(2), md.ones(2), 0), TypeError, "indices must be int"),
+        (lambda: md.all(np.ones(2)), TypeError, "all: input must be a Tensor, got ndarray"),
+        (lambda: md.argmax([1.0]), TypeError, "argmax: input must be a Tensor, got list"),
+        (lambda: md.sum(np.ones(2)), TypeError, "sum: operand 0 must be a Tensor, got ndarray"),
         (lambda: md.ones(2)[3], IndexError, "out of bounds"),
     ],
 )

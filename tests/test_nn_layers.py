@@ -257,6 +257,41 @@ def test_constructor_errors(text, error, message):
         make(nn, text)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 4, 3),
+        nn.Linear(6, 2),
+        nn.BatchNorm2d(3),
+        nn.LocalResponseNorm(),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(2),
+        nn.AdaptiveAvgPool2d(2),
+        nn.GlobalAvgPool2d(),
+        nn.Dropout(),
+        nn.Flatten(),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_say_that_they_want_a_tensor_of_floats(layer):
+    x = np.ones((2, 3, 5, 6))
+    for wrong in (x, [[1.0]], None):
+        with pytest.raises(TypeError, match=f"input must be a Tensor, got {type(wrong).__name__}"):
+            layer(wrong)
+    if not isinstance(layer, nn.Flatten):
+        with pytest.raises(TypeError, match="input must be floating-point, got uint8; convert"):
+            layer(md.tensor(x.astype(np.uint8)))
+    if list(layer.parameters()):
+        with pytest.raises(TypeError, match="one dtype, got input float64, weight float32"):
+            layer(md.tensor(x))
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.MSELoss()])
+def test_losses_say_that_they_want_a_tensor(loss):
+    with pytest.raises(TypeError, match="input must be a Tensor, got ndarray"):
+        loss(np.ones((2, 3), np.float32), md.tensor([0, 1]))
+
+
 def test_forward_errors():
     with pytest.raises(ValueError, match=r"4 channels.* expects 3 .*\(64, 3, 7, 7\)"):
         nn.Conv2d(3, 64, 7)(md.zeros(1, 4, 9, 9))

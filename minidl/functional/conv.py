@@ -21,6 +21,7 @@ from .._kernels import kernels_for
 from .._kernels.geometry import Padding, Pair, conv_output_size, conv_padding, pair
 from ..autograd import Function
 from ..tensor import Tensor
+from .checks import check_floating, check_images
 
 __all__ = ["col2im", "conv2d", "im2col"]
 
@@ -158,7 +159,8 @@ def conv2d(
         groups: divides C and K.
 
     Returns (N, K, P, Q) with P = floor((H + top + bottom - dilation * (R - 1) - 1) / stride) + 1.
-    Raises ValueError if shapes do not fit. Source: LeCun et al. (1998), "Gradient-based learning
+    Raises ValueError if shapes do not fit, TypeError for anything but Tensors of one floating-point
+    dtype. Source: LeCun et al. (1998), "Gradient-based learning
     applied to document recognition", section II; groups: Krizhevsky et al. (2012), section 3.2.
 
     >>> import minidl as md
@@ -166,6 +168,7 @@ def conv2d(
     >>> md.functional.conv2d(x, weight, stride=2, padding=3).shape
     (1, 64, 112, 112)
     """
+    check_floating("conv2d", ["bias"], input=x, weight=weight, bias=bias)
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(
             f"conv2d: needs input (N, C, H, W) and weight (K, C/groups, R, S), got shapes "
@@ -210,8 +213,7 @@ def im2col(
              [3., 4., 6., 7.],
              [4., 5., 7., 8.]]])
     """
-    if x.ndim != 4:
-        raise ValueError(f"im2col: needs input (N, C, H, W), got shape {x.shape}")
+    check_images("im2col", x)
     window = _window("im2col", kernel_size, stride, padding, dilation)
     conv_output_size("im2col", x.shape[2:], **window)  # type: ignore[arg-type]
     return Im2col(window).apply(x)
@@ -238,6 +240,7 @@ def col2im(
               [2., 4., 2.],
               [1., 2., 1.]]]])
     """
+    check_floating("col2im", columns=columns)
     n, c, h, w = input_shape
     window = _window("col2im", kernel_size, stride, padding, dilation)
     p, q = conv_output_size("col2im", (h, w), **window)

@@ -8,6 +8,7 @@ from .._kernels import kernels_for
 from ..autograd import Function
 from ..random import next_dropout_key
 from ..tensor import Tensor
+from .checks import check_floating
 
 __all__ = ["dropout"]
 
@@ -37,6 +38,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     >>> bool(((y == 0) | (y == 2)).all())
     True
     """
+    check_floating("dropout", input=x)
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
     if not training or p == 0:

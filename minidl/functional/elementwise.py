@@ -93,10 +93,15 @@ def _meet(number: Any, tensor: Tensor) -> tuple[Tensor, Tensor]:
     dtype = tensor.dtype
     if isinstance(number, float) and dtype.kind != "f":
         dtype = float32
-    elif not isinstance(number, bool) and dtype.kind == "b":
+    elif not isinstance(number, bool) and dtype.kind != "f" and not _holds(dtype, number):
         dtype = int64
     array = array_namespace(tensor.data).asarray(number, dtype)
     return Tensor.from_operation(array, None, 0), tensor.to(dtype)
+
+
+def _holds(dtype: np.dtype, number: int) -> bool:
+    """Whether an integer dtype has this number; booleans have none."""
+    return dtype.kind != "b" and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
 
 
 def floating(op: str, x: Any) -> Tensor:
@@ -107,14 +112,18 @@ def floating(op: str, x: Any) -> Tensor:
     return x if x.dtype.kind == "f" else x.to(float32)
 
 
+def common_dtype(a: np.dtype, b: np.dtype) -> np.dtype:
+    """The dtype that holds both; floating-point ones decide over integers."""
+    if (a.kind == "f") == (b.kind == "f"):
+        return np.promote_types(a, b)
+    return a if a.kind == "f" else b
+
+
 def promoted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Two tensors in one dtype that holds both; floating-point ones decide over integers."""
+    """Two tensors in their common dtype."""
     if a.dtype == b.dtype:
         return a, b
-    if (a.dtype.kind == "f") == (b.dtype.kind == "f"):
-        dtype = np.promote_types(a.dtype, b.dtype)
-    else:
-        dtype = a.dtype if a.dtype.kind == "f" else b.dtype
+    dtype = common_dtype(a.dtype, b.dtype)
     return a.to(dtype), b.to(dtype)
 
 
@@ -328,9 +337,10 @@ def pow(a: Operand, b: Operand) -> Tensor:
     >>> md.tensor([1.0, -3.0]) ** 2
     tensor([1., 9.])
     """
-    if isinstance(a, Tensor) and isinstance(b, int | float):
-        fractions = isinstance(b, float) or b < 0
-        return PowNumber(b).apply(floating("pow", a) if fractions else a)
+    if isinstance(a, Tensor) and _is_number(b):
+        exponent: Any = b.item() if isinstance(b, np.generic) else b
+        _, base = _meet(exponent, a)
+        return PowNumber(exponent).apply(floating("pow", base) if exponent < 0 else base)
     return Pow().apply(*operands("pow", a, b))
 
 
@@ -625,7 +635,7 @@ def abs(x: Tensor) -> Tensor:
 def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """x limited to min ... max, either of which may be None. The gradient passes at the limits.
 
-    Raises ValueError if both are None.
+    Raises ValueError if both are None, TypeError if one is not a number.
 
     >>> import minidl as md
     >>> md.clip(md.tensor([-2.0, 0.5, 7.0]), 0, 1)
@@ -633,7 +643,15 @@ def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tenso
     """
     if min is None and max is None:
         raise ValueError("clip: min and max are both None")
-    return Clip(min, max).apply(as_tensor(x))
+    x = as_tensor(x)
+    limits: list[float | None] = []
+    for name, limit in (("min", min), ("max", max)):
+        if limit is not None:
+            if not _is_number(limit):
+                raise TypeError(f"clip: {name} must be a number, got {type(limit).__name__}")
+            _, x = _meet(limit, x)
+        limits.append(limit.item() if isinstance(limit, np.generic) else limit)
+    return Clip(*limits).apply(x)
 
 
 @tensor_method("sign")
@@ -676,19 +694,24 @@ def _rfloordiv(a: Operand, b: Operand) -> Tensor:
 @tensor_method("isnan")
 def isnan(x: Tensor) -> Tensor:
     """Whether x is not a number."""
-    return _plain(array_namespace(x.data).isnan(x.data))
+    return _true_where("isnan", x)
 
 
 @tensor_method("isinf")
 def isinf(x: Tensor) -> Tensor:
     """Whether x is infinite."""
-    return _plain(array_namespace(x.data).isinf(x.data))
+    return _true_where("isinf", x)
 
 
 @tensor_method("isfinite")
 def isfinite(x: Tensor) -> Tensor:
     """Whether x is neither infinite nor NaN."""
-    return _plain(array_namespace(x.data).isfinite(x.data))
+    return _true_where("isfinite", x)
+
+
+def _true_where(ufunc: str, x: Tensor) -> Tensor:
+    array = as_tensor(x).data
+    return _plain(getattr(array_namespace(array), ufunc)(array))
 
 
 def _plain(array: Any) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from .._kernels import array_namespace, kernels_for
 from ..autograd import Function
 from ..tensor import Tensor, as_tensor, tensor_method
+from .checks import check_floating
 from .elementwise import promoted
 from .shape import broadcast_to, reshape
 
@@ -103,12 +104,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b: the fully connected layer.
 
     Shapes: x (..., in), weight (out, in), bias (out,) -> (..., out). Raises ValueError if they do
-    not fit.
+    not fit, TypeError for anything but Tensors of one floating-point dtype.
 
     >>> import minidl as md
     >>> md.functional.linear(md.ones(5, 3), md.ones(2, 3), md.ones(2)).shape
     (5, 2)
     """
+    check_floating("linear", ["bias"], input=x, weight=weight, bias=bias)
     if weight.ndim != 2:
         raise ValueError(f"linear: weight must be (out, in), got shape {weight.shape}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:

@@ -7,6 +7,7 @@ from typing import Any
 from .._kernels import array_namespace
 from ..tensor import Tensor, as_tensor
 from .activation import log_softmax
+from .checks import check_tensors
 from .elementwise import where
 from .reduction import mean, sum
 
@@ -74,6 +75,7 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     >>> md.functional.mse_loss(md.tensor([1.0, 3.0]), md.tensor([1.0, 1.0])).item()
     2.0
     """
+    check_tensors("mse_loss", input=x)
     target = as_tensor(target)
     _check_reduction("mse_loss", reduction)
     if x.shape != target.shape:
@@ -95,6 +97,7 @@ def _negative_log_likelihood(
     reduction: str,
     label_smoothing: float,
 ) -> Tensor:
+    check_tensors(op, ["weight"], input=x, weight=weight)
     _check_reduction(op, reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{op}: label_smoothing must be between 0 and 1, got {label_smoothing}")
@@ -105,10 +108,11 @@ def _negative_log_likelihood(
         raise ValueError(f"{op}: weight must be ({x.shape[1]},), got shape {weight.shape}")
 
     y = log_probabilities(x)  # (N, classes)
-    share = counted.astype(x.dtype)  # how much each row counts
+    share = counted.astype(y.dtype)  # how much each row counts
     losses = -y[rows, labels]  # (N,)
     if weight is not None:
-        factor = weight.data[labels].astype(x.dtype)
+        weight = weight.to(y.dtype)
+        factor = weight.data[labels]
         share, losses = share * factor, losses * factor
     if label_smoothing:
         every_class = -sum(y if weight is None else y * weight, 1)  # (N,)

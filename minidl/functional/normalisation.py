@@ -11,6 +11,7 @@ from typing import Any
 from .._kernels import kernels_for
 from ..autograd import Function, is_grad_enabled, no_grad
 from ..tensor import Tensor
+from .checks import check_floating, check_images
 from .reduction import mean, sum
 from .shape import pad
 
@@ -146,8 +147,8 @@ def batch_norm(
     >>> md.functional.batch_norm(x, None, None, training=True, eps=0.0).flatten()
     tensor([-1.,  1.])
     """
-    if x.ndim != 4:
-        raise ValueError(f"batch_norm: needs input (N, C, H, W), got shape {x.shape}")
+    check_images("batch_norm", x)
+    check_floating("batch_norm", ["weight", "bias"], input=x, weight=weight, bias=bias)
     if (weight is None) != (bias is None):
         raise ValueError("batch_norm: weight and bias come together or not at all")
     per_channel = {
@@ -208,8 +209,7 @@ def local_response_norm(
     >>> md.functional.local_response_norm(x, size=3, alpha=1.0, beta=1.0, k=0.0).flatten()
     tensor([0.2       , 0.22222222, 0.25      ])
     """
-    if x.ndim != 4:
-        raise ValueError(f"local_response_norm: needs input (N, C, H, W), got shape {x.shape}")
+    check_images("local_response_norm", x)
     if size < 1:
         raise ValueError(f"local_response_norm: size must be positive, got {size}")
     return LocalResponseNorm(size, alpha, beta, k, alpha_over_n).apply(x)

@@ -13,6 +13,7 @@ from .._kernels import kernels_for
 from .._kernels.geometry import Pair, pair, pool_output_size
 from ..autograd import Function
 from ..tensor import Tensor
+from .checks import check_images
 
 __all__ = ["adaptive_avg_pool2d", "avg_pool2d", "max_pool2d"]
 
@@ -174,21 +175,16 @@ def adaptive_avg_pool2d(x: Tensor, output_size: int | Sequence[int]) -> Tensor:
     >>> md.functional.adaptive_avg_pool2d(md.ones(2, 512, 9, 12), (7, 7)).shape
     (2, 512, 7, 7)
     """
-    _check_images("adaptive_avg_pool2d", x)
+    check_images("adaptive_avg_pool2d", x)
     if 0 in x.shape[2:]:
         raise ValueError(f"adaptive_avg_pool2d: the images are empty (shape {x.shape})")
     return AdaptiveAvgPool2d(pair("adaptive_avg_pool2d", "output_size", output_size)).apply(x)
 
 
-def _check_images(op: str, x: Tensor) -> None:
-    if x.ndim != 4:
-        raise ValueError(f"{op}: needs input (N, C, H, W), got shape {x.shape}")
-
-
 def _window(
     op: str, x: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
 ) -> dict[str, Any]:
-    _check_images(op, x)
+    check_images(op, x)
     kernel_size = pair(op, "kernel_size", kernel_size)
     stride = kernel_size if stride is None else pair(op, "stride", stride)
     padding = pair(op, "padding", padding, minimum=0)

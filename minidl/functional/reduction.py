@@ -10,6 +10,7 @@ from .._kernels import array_namespace
 from ..autograd import Function
 from ..dtypes import int64
 from ..tensor import Tensor, tensor_method
+from .checks import check_tensors
 from .elementwise import exp, floating, sqrt, where
 from .indexing import take_along_dim
 from .shape import broadcast_to, flip, one_axis, permute, reshape, several_axes, unsqueeze
@@ -134,7 +135,8 @@ def var(x: Tensor, dim: Dim = None, correction: int = 1, keepdim: bool = False) 
     x = floating("var", x)
     deviation = x - mean(x, dim, keepdim=True)
     count = _count(x, several_axes("var", dim, x.ndim))
-    return sum(deviation * deviation, dim, keepdim) / (count - correction)
+    divisor = count - correction if count > correction else 0  # too few: NaN, not less than 0
+    return sum(deviation * deviation, dim, keepdim) / divisor
 
 
 @tensor_method("std")
@@ -236,6 +238,7 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
 @tensor_method("all")
 def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are true (not zero)."""
+    check_tensors("all", input=x)
     axes = several_axes("all", dim, x.ndim)
     return Tensor.from_operation(x.data.all(axes, keepdims=keepdim), None, 0)
 
@@ -243,6 +246,7 @@ def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 @tensor_method("any")
 def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether any element is true (not zero)."""
+    check_tensors("any", input=x)
     axes = several_axes("any", dim, x.ndim)
     return Tensor.from_operation(x.data.any(axes, keepdims=keepdim), None, 0)
 
@@ -274,6 +278,7 @@ def _extreme(op: str, x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
 
 
 def _where_extreme(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    check_tensors(op, input=x)
     axis = None if dim is None else one_axis(op, dim, x.ndim)
     if (x.size if axis is None else x.shape[axis]) == 0:
         raise ValueError(f"{op}: no elements to choose from (shape {x.shape}, dim {dim})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from operator import index
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from .._kernels import array_namespace
 from ..autograd import Function
 from ..tensor import Tensor, as_tensor, tensor_method
-from .elementwise import sum_to
+from .checks import check_tensors
+from .elementwise import common_dtype, sum_to
 
 __all__ = [
     "broadcast_to",
@@ -148,6 +150,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     >>> md.zeros(2, 3, 4, 5).flatten(1).shape
     (2, 60)
     """
+    check_tensors("flatten", input=x)
     if x.ndim == 0:
         return x.reshape(1)
     first, last = one_axis("flatten", start_dim, x.ndim), one_axis("flatten", end_dim, x.ndim)
@@ -317,7 +320,7 @@ class Pad(Function):
 
 
 def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors joined along an axis; the other axes must agree.
+    """Tensors joined along an axis, in their common dtype; the other axes must agree.
 
     Raises ValueError for no tensors or sizes that do not fit.
 
@@ -335,7 +338,8 @@ def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             f"concat: all sizes but that of dim {dim} must agree, got shapes "
             f"{', '.join(str(t.shape) for t in tensors)}"
         )
-    return Concat(axis).apply(*tensors)
+    dtype = reduce(common_dtype, (t.dtype for t in tensors))
+    return Concat(axis).apply(*(t.to(dtype) for t in tensors))
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -60,7 +60,7 @@ class Flatten(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten `x`."""
-        return x.flatten(self.start_dim, self.end_dim)
+        return F.flatten(x, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         """The arguments."""

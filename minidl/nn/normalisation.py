@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import functional as F
+from ..functional.checks import check_floating
 from ..tensor import Tensor, ones, tensor, zeros
 from .arguments import positive
 from .module import Module
@@ -65,6 +66,7 @@ class BatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> (N, C, H, W)."""
+        check_floating("BatchNorm2d", input=x)
         if x.ndim != 4 or x.shape[1] != self.num_features:
             raise ValueError(
                 f"BatchNorm2d: input must have shape (N, {self.num_features}, H, W), got {x.shape}"
