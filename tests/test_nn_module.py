@@ -229,6 +229,8 @@ def test_sequential_indexing():
     assert net[-1] is list(net)[2]
     tail = net[1:]
     assert [name for name, _ in tail.named_children()] == ["1", "2"]
+    tail.append(nn.ELU())  # "2" is taken
+    assert [name for name, _ in tail.named_children()] == ["1", "2", "3"]
     net[1] = nn.Tanh()
     assert isinstance(net[1], nn.Tanh)
     net.append(nn.Sigmoid())

@@ -92,10 +92,13 @@ class Sequential(Module):
         return x
 
     def append(self, module: Module) -> Sequential:
-        """Add a module at the end, under its position as name."""
+        """Add a module at the end, named after its position, or the next number not taken."""
         if not isinstance(module, Module):
             raise TypeError(f"Sequential: entries must be Modules, got {type(module).__name__}")
-        self.add_module(str(len(self)), module)
+        number = len(self)
+        while str(number) in self._modules:  # a slice keeps the names of its modules
+            number += 1
+        self.add_module(str(number), module)
         return self
 
     def __len__(self) -> int:
