@@ -49,7 +49,7 @@ def residual_network(torch, weights, x, depths, shortcut, groups=1, stride_in_1x
     return x.mean((2, 3)) @ weights["fc.weight"].T + weights["fc.bias"]
 
 
-def compare(model, side, **structure):
+def compare(model, side, network=residual_network, **structure):
     """Hold logits and all gradients of a model in training mode against PyTorch's, in float64."""
     torch = oracle()
     model.to(md.float64)
@@ -63,7 +63,7 @@ def compare(model, side, **structure):
     x = md.tensor(images, requires_grad=True)
     their_x = torch.tensor(images, requires_grad=True)
     logits = model(x)
-    expected = residual_network(torch, weights, their_x, **structure)
+    expected = network(torch, weights, their_x, **structure)
     np.testing.assert_allclose(logits.data, expected.detach().numpy(), 1e-8, 1e-8)
 
     upstream = rng.normal(size=logits.shape)

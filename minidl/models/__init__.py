@@ -3,6 +3,7 @@
 from .alexnet import AlexNet
 from .classifier import ImageClassifier
 from .lenet import LeNet5
+from .preresnet import CifarPreResNet, PreResNet
 from .registry import (
     UnknownModelError,
     check_name,
@@ -13,15 +14,19 @@ from .registry import (
 )
 from .resnet import CifarResNet, ResNet
 from .vgg import VGG
+from .wide_resnet import WideResNet
 
 __all__ = [
     "VGG",
     "AlexNet",
+    "CifarPreResNet",
     "CifarResNet",
     "ImageClassifier",
     "LeNet5",
+    "PreResNet",
     "ResNet",
     "UnknownModelError",
+    "WideResNet",
     "check_name",
     "create",
     "list_models",
