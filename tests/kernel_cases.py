@@ -51,12 +51,20 @@ def normal(seed: int, *shape: int, dtype: type = np.float64) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
-def assert_close(actual: np.ndarray, expected: np.ndarray, dtype: type | None = None) -> None:
-    """Same shape and dtype, NaN in the same places, and a largest error relative to `expected`."""
+def assert_close(
+    actual: np.ndarray,
+    expected: np.ndarray,
+    dtype: type | None = None,
+    scale: float = 1e-30,
+) -> None:
+    """Same shape and dtype, NaN in the same places, and a largest error relative to `expected`.
+
+    `scale` is how large the terms are that `expected` is a sum of, where they cancel.
+    """
     assert actual.shape == expected.shape
     assert actual.dtype == expected.dtype
     tolerance = TOLERANCE[np.dtype(dtype or actual.dtype)]
-    largest = np.abs(expected[np.isfinite(expected)]).max(initial=1e-30)
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=scale)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * float(largest))
 
 

@@ -20,8 +20,11 @@ def pairs(smallest, largest):
     return st.tuples(st.integers(smallest, largest), st.integers(smallest, largest))
 
 
-def compare(ours, theirs, *arrays, layout):
-    """Values and gradients, for a random upstream gradient, of two functions of these arrays."""
+def compare(ours, theirs, *arrays, layout, scale=1e-30):
+    """Values and gradients, for a random upstream gradient, of two functions of these arrays.
+
+    `scale`: see `assert_close`, for the gradients.
+    """
     torch = oracle()
     inputs = [md.from_numpy(layout(array)).requires_grad_() for array in arrays]
     expected = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in arrays]
@@ -32,7 +35,7 @@ def compare(ours, theirs, *arrays, layout):
     dtype = arrays[0].dtype
     assert_close(y.data, wanted.detach().numpy().astype(dtype))
     for tensor, other in zip(inputs, expected, strict=True):
-        assert_close(tensor.grad.data, other.grad.numpy().astype(dtype))
+        assert_close(tensor.grad.data, other.grad.numpy().astype(dtype), scale=scale)
 
 
 @st.composite
@@ -130,6 +133,7 @@ def test_batch_normalisation(shape, training, affine, dtype, layout, seed):
         normal(seed, *shape, dtype=dtype),
         *(1 + normal(seed + i, c, dtype=dtype) for i in range(2 * affine)),
         layout=layout,
+        scale=1.0,  # of two values the gradients nearly cancel
     )
     for running, expected in zip(own, other, strict=True):
         assert_close(running.data, expected.numpy().astype(dtype))
@@ -178,6 +182,7 @@ def test_softmax(name, shape, dim, dtype, layout, seed):
         lambda functional, x: getattr(functional, name)(x, dim),
         3 * normal(seed, *shape, dtype=dtype),
         layout=layout,
+        scale=1.0,  # a gradient is taken from its mean: little is left where one value wins
     )
 
 
@@ -201,4 +206,5 @@ def test_cross_entropy(n, classes, weighted, smoothing, reduction, data, dtype, 
         ),
         3 * normal(seed, n, classes, dtype=dtype),
         layout=layout,
+        scale=1.0,  # as in test_softmax
     )
