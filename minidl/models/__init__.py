@@ -3,6 +3,7 @@
 from .alexnet import AlexNet
 from .classifier import ImageClassifier
 from .lenet import LeNet5
+from .mobilenet import MobileNetV1, MobileNetV2
 from .preresnet import CifarPreResNet, PreResNet
 from .registry import (
     UnknownModelError,
@@ -13,6 +14,8 @@ from .registry import (
     register_model,
 )
 from .resnet import CifarResNet, ResNet
+from .resnext import CifarResNeXt, ResNeXt
+from .senet import SEResNet
 from .vgg import VGG
 from .wide_resnet import WideResNet
 
@@ -20,11 +23,16 @@ __all__ = [
     "VGG",
     "AlexNet",
     "CifarPreResNet",
+    "CifarResNeXt",
     "CifarResNet",
     "ImageClassifier",
     "LeNet5",
+    "MobileNetV1",
+    "MobileNetV2",
     "PreResNet",
+    "ResNeXt",
     "ResNet",
+    "SEResNet",
     "UnknownModelError",
     "WideResNet",
     "check_name",

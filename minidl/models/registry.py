@@ -45,8 +45,8 @@ def list_models() -> list[str]:
     """The names of all architectures, sorted.
 
     >>> import minidl as md
-    >>> md.models.list_models()[:2]
-    ['alexnet', 'lenet5']
+    >>> 'vgg16' in md.models.list_models()
+    True
     """
     return sorted(_ENTRIES)
 

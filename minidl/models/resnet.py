@@ -2,7 +2,7 @@
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv:1512.03385):
 table 1 for ImageNet, section 4.2 for CIFAR-10. The wide ones: Zagoruyko, Komodakis, "Wide Residual
-Networks", BMVC 2016 (arXiv:1605.07146), table 8.
+Networks", BMVC 2016 (arXiv:1605.07146), section 3.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .registry import register_model
 
 
 class SubsampleAndPad(Module):
-    """Option A of section 3.3: every stride-th pixel, and channels of zeros behind. No weights.
+    """Option A (section 3.3): every stride-th pixel, and channels of zeros behind. No weights.
 
     x (N, C, H, W) -> (N, C + extra_channels, ceil(H / stride), ceil(W / stride)).
 
@@ -58,7 +58,7 @@ class SubsampleAndPad(Module):
 def make_shortcut(
     option: str | None, in_channels: int, out_channels: int, stride: int
 ) -> Module | None:
-    """The path around a block, by the options of section 3.3.
+    """The path around a block, by the options of sections 3.3 and 4.1.
 
     "A": the identity, subsampled and padded with zeros where the shape changes. "B": a projection,
     1x1 convolution and batch normalisation, where the shape changes. "C": a projection everywhere.
