@@ -137,6 +137,19 @@ def test_integer_reductions():
     assert x.max().item() == 200
 
 
+@pytest.mark.parametrize("shape", [(200_000, 3), (3, 200_000), (50_000, 3, 2, 2)])
+def test_long_sums_keep_their_digits(shape):
+    x = np.random.default_rng(3).random(shape, np.float32)
+    others = tuple(axis for axis, n in enumerate(shape) if n != 3)
+    for name in ("sum", "mean", "var"):
+        y = getattr(md.tensor(x), name)(others)
+        expected = getattr(np, name)(x.astype(np.float64), axis=others)
+        assert y.dtype == md.float32
+        np.testing.assert_allclose(y.data, expected, rtol=1e-5 if name == "var" else 1e-6)
+    y = md.tensor(x).cumsum(0).data[-1]
+    np.testing.assert_allclose(y, x.astype(np.float64).sum(0), rtol=1e-6)
+
+
 def test_reductions_of_nothing():
     x = md.zeros(0, 3, requires_grad=True)
     assert x.sum(0).tolist() == [0, 0, 0]

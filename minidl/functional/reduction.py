@@ -8,7 +8,7 @@ from typing import Any
 
 from .._kernels import array_namespace
 from ..autograd import Function
-from ..dtypes import int64
+from ..dtypes import float32, float64, int64
 from ..tensor import Tensor, tensor_method
 from .checks import check_tensors
 from .elementwise import exp, floating, sqrt, where
@@ -31,6 +31,8 @@ __all__ = [
     "var",
 ]
 
+LONG_SUM = 2**13  # numbers that float32 may add one after the other: an error of 1e-6 or so
+
 Dim = int | Sequence[int] | None
 
 
@@ -41,7 +43,17 @@ class Sum(Function):
     def forward(self, x: Any) -> Any:
         self.input_shape = x.shape
         dtype = x.dtype if x.dtype.kind == "f" else int64
-        return x.sum(self.axes, dtype=dtype, keepdims=True)
+        wider = float64 if dtype == float32 and self._adds_many_rows() else dtype
+        return x.sum(self.axes, dtype=wider, keepdims=True).astype(dtype, copy=False)
+
+    def _adds_many_rows(self) -> bool:
+        """Whether float32 would lose digits: NumPy adds pairwise along the last axes only."""
+        rows = [n for axis, n in enumerate(self.input_shape) if axis in self.axes]
+        last = len(self.input_shape) - 1
+        while rows and last in self.axes:
+            rows.pop()
+            last -= 1
+        return math.prod(rows) > LONG_SUM
 
     def backward(self, dy: Tensor) -> Tensor:
         return broadcast_to(dy, self.input_shape)
@@ -89,7 +101,9 @@ class Cumsum(Function):
         self.axis = axis
 
     def forward(self, x: Any) -> Any:
-        return x.cumsum(self.axis, dtype=x.dtype if x.dtype.kind == "f" else int64)
+        dtype = x.dtype if x.dtype.kind == "f" else int64
+        wider = float64 if dtype == float32 else dtype  # one long chain of roundings otherwise
+        return x.cumsum(self.axis, dtype=wider).astype(dtype, copy=False)
 
     def backward(self, dy: Tensor) -> Tensor:
         return flip(cumsum(flip(dy, self.axis), self.axis), self.axis)
