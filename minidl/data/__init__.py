@@ -3,9 +3,9 @@
 NumPy arrays in, NumPy arrays out: this package knows nothing of tensors.
 """
 
-from minidl.data.loader import DataLoader
-from minidl.data.sources import DEFAULT_DATA, SOURCES, DataSplits, load
-from minidl.data.splits import ArraySplit, FolderSplit, Split
+from .loader import DataLoader
+from .sources import DEFAULT_DATA, SOURCES, DataSplits, load
+from .splits import ArraySplit, FolderSplit, Split
 
 __all__ = [
     "DEFAULT_DATA",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.data.idx import read_bytes
-from minidl.data.labels import check_labels
-from minidl.errors import DataError
+from ..errors import DataError
+from .idx import read_bytes
+from .labels import check_labels
 
 SIDE = 32
 PIXEL_BYTES = 3 * SIDE * SIDE

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.errors import DataError
+from ..errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.data.labels import check_labels
-from minidl.errors import DataError
+from ..errors import DataError
+from .labels import check_labels
 
 GZIP_MAGIC = b"\x1f\x8b"
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidl.errors import DataError
+from ..errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

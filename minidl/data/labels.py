@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.errors import DataError
+from ..errors import DataError
 
 
 def check_labels(path: Path, labels: np.ndarray, num_classes: int) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from minidl.data.splits import Split
+from .splits import Split
 
 Batch = tuple[np.ndarray, np.ndarray]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.data.cifar import CIFAR10, CIFAR100, CifarLayout, read_cifar, read_class_names
-from minidl.data.folder import list_classes, read_folder
-from minidl.data.idx import find_idx, read_idx_pair
-from minidl.data.splits import ArraySplit, FolderSplit, Split
-from minidl.errors import DataError
+from ..errors import DataError
+from .cifar import CIFAR10, CIFAR100, CifarLayout, read_cifar, read_class_names
+from .folder import list_classes, read_folder
+from .idx import find_idx, read_idx_pair
+from .splits import ArraySplit, FolderSplit, Split
 
 DEFAULT_DATA = "fashion-mnist-small"
 EMBEDDED_FILE = Path(__file__).parent / "embedded" / "fashion_mnist_small.npz"
@@ -66,18 +66,14 @@ class DataSplits:
         return self.train.image_size
 
     def describe(self) -> str:
-        """One line for people, with the image size that was chosen.
+        """One line for people: images to learn from + images to measure on, their own size.
 
         >>> load().describe()
-        'fashion-mnist-small: 5,000 + 1,000 images (28 x 28), 10 classes, network input 3 x 32 x 32'
+        'fashion-mnist-small: 5,000 + 1,000 images (28 x 28)'
         """
         native = self.train.native_size
         stored = f" ({native[0]} x {native[1]})" if native else ""
-        return (
-            f"{self.name}: {len(self.train):,} + {len(self.val):,} images{stored}, "
-            f"{len(self.classes)} classes, "
-            f"network input {self.channels} x {self.image_size} x {self.image_size}"
-        )
+        return f"{self.name}: {len(self.train):,} + {len(self.val):,} images{stored}"
 
 
 def load(
@@ -102,7 +98,7 @@ def load(
     >>> load("fashionmnist")
     Traceback (most recent call last):
     ...
-    minidl.errors.DataError: unknown data set 'fashionmnist': did you mean fashion-mnist? ...
+    minidl.errors.DataError: unknown data set 'fashionmnist'; did you mean fashion-mnist?
     """
     if channels not in (1, 3):
         raise ValueError(f"load: channels is {channels}, expected 1 (grey) or 3 (colour)")
@@ -114,15 +110,15 @@ def load(
     name, colon, folder = spec.partition(":")
     if name not in SOURCES:
         close = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise DataError(f"unknown data set {name!r}: {hint}Known are {', '.join(SOURCES)}")
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(SOURCES)}"
+        raise DataError(f"unknown data set {name!r}; {hint}")
     if colon and not folder:
         raise DataError(f"{spec}: expected a folder after the colon, {name}:DIR")
     path = Path(folder).expanduser() if folder else None
     try:
         if path is not None and not path.is_dir():
             fault = "is not a folder" if path.exists() else "does not exist"
-            raise DataError(f"{name}: folder {path} {fault}")
+            raise DataError(f"{name}: {path} {fault}")
         train, val = SOURCES[name](path, Shape(image_size, channels, min_image_size))
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error

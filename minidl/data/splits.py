@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.data.images import decode, fit, square_crop, to_luma
+from .images import decode, fit, square_crop, to_luma
 
 # Per-channel mean and deviation of ImageNet's training set, pixels in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

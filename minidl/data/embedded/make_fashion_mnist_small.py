@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.data.idx import read_idx_pair
-from minidl.data.sources import EMBEDDED_FILE, FASHION_CLASSES, find_fashion_mnist
-from minidl.errors import DataError, MinidlError
+from ...errors import DataError, MinidlError
+from ..idx import read_idx_pair
+from ..sources import EMBEDDED_FILE, FASHION_CLASSES, find_fashion_mnist
 
 TRAIN_PER_CLASS = 500
 TEST_PER_CLASS = 100
