@@ -7,10 +7,11 @@ everything that ends it sooner, with one line on standard error that says what.
 
 import argparse
 import os
-import resource
+import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,14 +19,30 @@ from typing import Any, NoReturn
 import numpy as np
 
 import minidl as md
-from minidl import data, installation, models
-from minidl.device import to_device
-from minidl.errors import CheckpointError, DataError, MinidlError
-from minidl.nn import Module
-from minidl.tensor import Tensor
-from minidl.training import RunFolder, Settings, Trainer, default_settings, load_checkpoint
-from minidl.training.progress import make_reporter
-from minidl.training.recipes import OPTIMIZERS, SCHEDULES
+
+from . import data, installation, models
+from .device import to_device
+from .errors import CheckpointError, DataError, MinidlError
+from .nn import Module
+from .training import (
+    Checkpoint,
+    RunFolder,
+    Settings,
+    Trainer,
+    default_settings,
+    load_checkpoint,
+)
+from .training.checkpoint import from_plain
+from .training.dry_run import dry_run
+from .training.progress import make_reporter
+from .training.recipes import OPTIMIZERS, SCHEDULES
+
+# More would overflow the stack of OpenMP's first thread, which ends the process without a word.
+MAX_THREADS = 1024
+# What may change when a run goes on: it stays the same run, longer or elsewhere.
+CHANGEABLE = ("epochs", "data", "device", "threads")
+# What belongs to the weights, and so holds even for an evaluation on other data.
+SHAPE = ("arch", "image_size", "num_classes")
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,16 +53,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def whole_number(minimum: int) -> Any:
-    """An argparse type: an integer of at least `minimum`."""
+def whole_number(minimum: int, maximum: float = float("inf")) -> Any:
+    """An argparse type: an integer from `minimum` to `maximum`."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {minimum}, got {text!r}")
+        if not minimum <= value <= maximum:
+            limit = "" if maximum == float("inf") else f" and <= {maximum}"
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number >= {minimum}{limit}, got {text!r}"
+            )
         return value
 
     return parse
@@ -71,11 +91,14 @@ def make_parser() -> Parser:
     """The options; None stands for "not given", so that recipes and checkpoints fill the gaps."""
     parser = Parser(
         prog="minidl.train",
+        usage="python -m minidl.train --arch ARCH [options]",
         description="Train one of minidl's networks.",
         epilog="Exit status: 0 when the run is complete, 2 with one line that says why when not.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
         allow_abbrev=False,
     )
     count, positive = whole_number(1), real_number(0.0, inclusive=False)
+    not_negative = real_number(0.0, inclusive=True)
     what = parser.add_argument_group("what to train")
     what.add_argument("--arch", help="architecture, e.g. vgg16 (see --list-archs)")
     what.add_argument(
@@ -83,28 +106,51 @@ def make_parser() -> Parser:
         help="fashion-mnist-small (default, embedded), fashion-mnist[:DIR], mnist:DIR, "
         "cifar10:DIR, cifar100:DIR or folder:DIR (train/ and val/, a folder per class)",
     )
-    what.add_argument("--image-size", type=count, help="side of the images, in pixels")
-    what.add_argument("--num-classes", type=count, help="outputs (default: as many as in the data)")
-    what.add_argument("--limit", type=count, help="use only this many images of each split")
+    what.add_argument("--image-size", metavar="N", type=count, help="side of the images, in pixels")
+    what.add_argument(
+        "--num-classes", metavar="N", type=count, help="outputs (default: as many as in the data)"
+    )
+    what.add_argument(
+        "--limit", metavar="N", type=count, help="use only this many images of each split"
+    )
     how = parser.add_argument_group("how to train (defaults depend on the architecture)")
-    how.add_argument("--epochs", type=count, help="passes over the training images")
-    how.add_argument("--batch-size", type=count, help="images a step")
-    how.add_argument("--optimizer", choices=OPTIMIZERS, help="default: adam")
-    how.add_argument("--lr", type=positive, help="highest learning rate of the schedule")
-    how.add_argument("--momentum", type=real_number(0.0, inclusive=True), help="sgd and rmsprop")
-    how.add_argument("--weight-decay", type=real_number(0.0, inclusive=True))
+    how.add_argument("--epochs", metavar="N", type=count, help="passes over the training images")
+    how.add_argument("--batch-size", metavar="N", type=count, help="images a step")
+    how.add_argument(
+        "--optimizer", metavar="NAME", choices=OPTIMIZERS, help=f"{_one_of(OPTIMIZERS, 'adam')}"
+    )
+    how.add_argument("--lr", metavar="X", type=positive, help="highest rate of the schedule")
     how.add_argument(
         "--schedule",
+        metavar="NAME",
         choices=SCHEDULES,
-        help="learning rate after a linear warm-up of 5%% of the steps; default: cosine",
+        help="learning rate after a linear warm-up over 5%% of the steps: "
+        f"{_one_of(SCHEDULES, 'cosine')}",
     )
-    how.add_argument("--seed", type=whole_number(0), help="same seed, same bits; default: 0")
+    how.add_argument("--momentum", metavar="X", type=not_negative, help="of sgd and rmsprop")
+    how.add_argument("--weight-decay", metavar="X", type=not_negative, help="pull towards zero")
+    how.add_argument(
+        "--seed", metavar="N", type=whole_number(0), help="same seed, same bits (default: 0)"
+    )
     where = parser.add_argument_group("where")
     where.add_argument("--device", help="cpu (default) or cuda[:N]")
-    where.add_argument("--threads", type=count, help="of the CPU kernels; results do not change")
-    where.add_argument("--out", type=Path, help="folder of the run (default: runs/ARCH-DATE-TIME)")
-    where.add_argument("--resume", type=Path, help="go on with this run folder or checkpoint")
-    instead = parser.add_argument_group("instead of training")
+    where.add_argument(
+        "--threads",
+        metavar="N",
+        type=whole_number(1, MAX_THREADS),
+        help="of the CPU kernels; results do not change",
+    )
+    where.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder of the run (default: runs/ARCH-DATE-TIME)"
+    )
+    where.add_argument(
+        "--resume",
+        metavar="PATH",
+        type=Path,
+        help="go on with this run folder or checkpoint; --epochs may be raised, "
+        "--data say where the data have moved",
+    )
+    instead = parser.add_argument_group("instead of training").add_mutually_exclusive_group()
     instead.add_argument(
         "--eval-only", action="store_true", help="evaluate the --resume checkpoint"
     )
@@ -115,9 +161,11 @@ def make_parser() -> Parser:
     return parser
 
 
-def resolve_settings(
-    args: argparse.Namespace,
-) -> tuple[Settings, tuple[dict[str, np.ndarray], dict[str, Any]] | None]:
+def _one_of(names: Sequence[str], default: str) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]} (default: {default})"
+
+
+def resolve_settings(args: argparse.Namespace) -> tuple[Settings, Checkpoint | None]:
     """Settings from the checkpoint or the recipe, changed by the options; and the checkpoint."""
     names = (
         "data", "image_size", "num_classes", "limit", "epochs", "batch_size", "optimizer", "lr",
@@ -125,17 +173,32 @@ def resolve_settings(
     )  # fmt: skip
     given = {name: getattr(args, name) for name in names}
     if args.resume is None:
-        return default_settings(args.arch, **given), None
-    tensors, state = load_checkpoint(args.resume)
-    saved = Settings.from_json(state["settings"])
-    for name in ("arch", "image_size", "num_classes"):
-        wanted, found = getattr(args, name), getattr(saved, name)
+        settings = default_settings(args.arch, **given)
+        if args.momentum is not None and settings.optimizer not in ("sgd", "rmsprop"):
+            raise MinidlError(f"--momentum is for sgd and rmsprop, not for {settings.optimizer}")
+        return settings, None
+    checkpoint = load_checkpoint(args.resume)
+    try:
+        saved = from_plain(Settings, checkpoint.state.get("settings"))
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: damaged settings ({error})") from error
+    for name, wanted in ({"arch": args.arch} | given).items():
+        found = getattr(saved, name)
+        if name in CHANGEABLE or (args.eval_only and name not in SHAPE):
+            continue
         if wanted not in (None, found):
-            option = name.replace("_", "-")
+            advice = "; a run that goes on can change --epochs, --data, --device and --threads"
             raise CheckpointError(
-                f"{args.resume}: a checkpoint with {option} {found}, not {wanted}"
+                f"{checkpoint.path}: begun with {name.replace('_', '-')} {found}, not {wanted}"
+                f"{'' if name in SHAPE else advice}"
             )
-    return saved.changed(**given), (tensors, state)
+    kinds = {spec.partition(":")[0] for spec in (args.data or saved.data, saved.data)}
+    if len(kinds) > 1 and not args.eval_only:
+        raise CheckpointError(
+            f"{checkpoint.path}: begun with {saved.data}, not with {args.data}; "
+            "--data can say where the same images are now"
+        )
+    return saved.changed(**given), checkpoint
 
 
 def open_data(settings: Settings) -> tuple[Settings, data.DataSplits]:
@@ -169,54 +232,35 @@ def build_model(settings: Settings) -> Module:
 
 
 def describe(settings: Settings, splits: data.DataSplits, model: Module) -> str:
-    """What is about to be trained, in a few lines."""
+    """What the network is and what it sees, in two lines."""
     parameters = sum(parameter.size for parameter in model.parameters())
+    size = settings.image_size
+    used = ""
+    if settings.limit is not None:
+        train, val = (min(settings.limit, len(s)) for s in (splits.train, splits.val))
+        used = f", limited to {train:,} + {val:,}"
     return (
-        f"{settings.arch}: {parameters:,} parameters, {settings.num_classes} classes\n"
-        f"{splits.describe()}\n"
-        f"{settings.epochs} epochs, batches of {settings.batch_size}, {settings.optimizer} with "
-        f"learning rate {settings.lr:g} ({settings.schedule}), seed {settings.seed}, "
-        f"{settings.device} with {md.get_num_threads()} threads"
+        f"{settings.arch}: {parameters:,} parameters, input {settings.in_channels} x {size} x "
+        f"{size}, {settings.num_classes} classes\n{splits.describe()}{used}"
     )
 
 
-def dry_run(settings: Settings, splits: data.DataSplits, model: Module) -> None:
-    """One step; prints each layer's output shape and parameters, memory, and the step's time."""
-    rows: list[tuple[str, str, tuple[int, ...], int]] = []
-    handles = []
-    for name, module in model.named_modules():
-        if next(iter(module.children()), None) is None:
+def describe_training(settings: Settings) -> str:
+    """How it is trained, in two lines."""
+    return (
+        f"{plural(settings.epochs, 'epoch')} in batches of {settings.batch_size}, "
+        f"{settings.optimizer} with learning rate {settings.lr:g}, {settings.schedule}\n"
+        f"seed {settings.seed}, {settings.device} with {plural(md.get_num_threads(), 'thread')}"
+    )
 
-            def record(layer: Module, inputs: Any, output: Tensor, name: str = name) -> None:
-                size = sum(parameter.size for parameter in layer.parameters())
-                rows.append((name, type(layer).__name__, output.shape, size))
 
-            handles.append(module.register_forward_hook(record))
-    trainer = Trainer(settings, splits, model)
-    images, labels = next(trainer.train_loader.batches(0))
-    begun = time.perf_counter()
-    loss = trainer.step(images, labels)
-    seconds = time.perf_counter() - begun
-    for handle in handles:
-        handle.remove()
-    print(f"{'layer':24} {'type':20} {'output':>20} {'parameters':>14}")
-    print(f"{'(input)':24} {'':20} {'x'.join(map(str, images.shape)):>20}")
-    for name, kind, shape, size in rows:
-        print(f"{name:24} {kind:20} {'x'.join(map(str, shape)):>20} {size:14,}")
-    parameters = sum(parameter.size for parameter in model.parameters())
-    activations = sum(int(np.prod(shape)) for _, _, shape, _ in rows) * 4
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-    print(
-        f"parameters {parameters:,} ({parameters * 4 / 1e6:,.1f} MB), "
-        f"outputs of all layers {activations / 1e6:,.1f} MB, "
-        f"peak memory of the process {peak / 1e6:,.1f} MB"
-    )
-    print(
-        f"one step of {len(labels)} images: {seconds:.3f} s "
-        f"({len(labels) / seconds:.1f} images/s), loss {loss:.4f}"
-    )
+def plural(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> plural(1, "epoch"), plural(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -230,13 +274,55 @@ def duration(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
-def run(args: argparse.Namespace) -> None:
-    """Do what the options say.
+def evaluate(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Print the accuracy of a checkpoint."""
+    begun = time.monotonic()
+    trainer.load_weights(checkpoint)
+    reporter = make_reporter()
+    try:
+        test = trainer.evaluate(reporter)
+    finally:
+        reporter.close()
+    print(
+        f"test accuracy {test.accuracy:.1%}, loss {test.loss:#.4g}, in "
+        f"{duration(time.monotonic() - begun)}, checkpoint {checkpoint.path}"
+    )
+
+
+def open_run(trainer: Trainer, out: Path | None, checkpoint: Checkpoint | None) -> RunFolder:
+    """The folder that the run writes to: a new one, or for a resumed run its own or a copy.
+
+    Raises:
+        MinidlError: it cannot be written, or there is no saying where it should be.
+    """
+    if checkpoint is None:
+        if out is not None:
+            return RunFolder.create(out)
+        return RunFolder.create_unnamed(f"{trainer.settings.arch}-{datetime.now():%Y%m%d-%H%M%S}")
+    home = RunFolder(checkpoint.path.parent)
+    if out is None or out.resolve() == home.path.resolve():
+        if checkpoint.path != home.last:
+            raise CheckpointError(
+                f"{checkpoint.path}: going on from here would replace {home.last.name} beside it; "
+                "say with --out where to write"
+            )
+        path = home.path
+    else:
+        path = RunFolder.create(out).path
+        RunFolder(path).copy_history(home.path)
+    progress = trainer.progress
+    run = RunFolder.reopen(path, progress.step, progress.epoch)
+    if not run.best.exists():
+        progress.best_accuracy = -1.0
+    return run
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    """Do what the options say; `command` is what the user typed, for the record.
 
     Raises:
         MinidlError: what is wrong, in one line.
     """
-    begun = time.monotonic()
     if args.arch is not None:
         models.check_name(args.arch)
     if args.eval_only and args.resume is None:
@@ -254,37 +340,33 @@ def run(args: argparse.Namespace) -> None:
     model = build_model(settings)
     print(describe(settings, splits, model), flush=True)
     if args.dry_run:
-        dry_run(settings, splits, model)
+        print(dry_run(settings, splits, model))
         return
+    trainer = Trainer(settings, splits, model)
     if args.eval_only and checkpoint is not None:
-        trainer = Trainer(settings, splits, model)
-        trainer.load_weights(checkpoint[0])
-        loss, accuracy = trainer.evaluate()
+        evaluate(trainer, checkpoint)
+        return
+    print(describe_training(settings), flush=True)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    progress = trainer.progress
+    if progress.epoch >= settings.epochs:
         print(
-            f"test accuracy {accuracy:.1%}, loss {loss:.4f}, in "
-            f"{duration(time.monotonic() - begun)}, checkpoint {args.resume}"
+            f"nothing left to do after {plural(progress.epoch, 'epoch')} (best test accuracy "
+            f"{progress.best_accuracy:.1%}, epoch {progress.best_epoch}); to go further, raise "
+            f"--epochs above {progress.epoch}"
         )
         return
-    name = f"{settings.arch}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = args.out or Path("runs", name)
-    if args.resume is not None and args.out is None:
-        folder = args.resume if args.resume.is_dir() else args.resume.parent
-    resuming = args.resume is not None and args.out is None
     # A folder is made only once nothing is left that could be wrong with the options.
-    trainer = Trainer(settings, splits, model)
-    if checkpoint is not None:
-        trainer.restore(*checkpoint)
-    trainer.run = RunFolder(folder, resume=resuming)
-    if resuming:
-        trainer.run.rewind(trainer.progress.step)
-    trainer.run.write_json("config.json", settings.to_json())
-    trainer.run.write_json("environment.json", installation.collect_config()[0])
-    print(f"writing to {folder}", flush=True)
+    trainer.run = open_run(trainer, args.out, checkpoint)
+    trainer.run.write_json("config.json", asdict(settings))
+    environment = {"command": command, "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+    trainer.run.write_json("environment.json", environment | installation.collect_config()[0])
+    print(f"writing to {trainer.run.path}", flush=True)
     trainer.train(make_reporter())
-    progress = trainer.progress
     print(
         f"test accuracy {progress.best_accuracy:.1%} (best, after epoch {progress.best_epoch}) in "
-        f"{duration(time.monotonic() - begun)}, checkpoint {trainer.run.best}"
+        f"{duration(progress.seconds)}, checkpoint {trainer.run.best}"
     )
 
 
@@ -292,27 +374,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(arguments)
-    if args.list_archs:
-        print("\n".join(models.list_models()))
-        return 0
+    typed = sys.argv[1:] if arguments is None else arguments
+    complaint = ""
     try:
-        run(args)
+        if args.list_archs:
+            print("\n".join(models.list_models()))
+        else:
+            run(args, shlex.join(["python", "-m", "minidl.train", *typed]))
+        sys.stdout.flush()
+        return 0
     except MinidlError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
+        complaint = str(error)
     except MemoryError as error:
-        print(
-            f"{parser.prog}: out of memory ({error}); try a smaller --batch-size", file=sys.stderr
-        )
-        return 2
+        complaint = f"out of memory ({error}); try a smaller --batch-size or --image-size"
     except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped before anything was saved", file=sys.stderr)
-        return 2
+        complaint = "stopped; nothing was saved"
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
+        pass  # whoever read our output has gone; there is nobody to tell
+    except OSError as error:
+        complaint = str(error)
+    if complaint:
+        print(f"{parser.prog}: {' '.join(complaint.split())}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # the interpreter would try once more at its end, and complain at length
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
-    return 0
+    return 2
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def test_run_leaves_its_files_and_ends_with_one_line(tmp_path, capsys):
     assert RUN_FILES <= {path.name for path in finished.iterdir()} <= RUN_FILES | {"curves.png"}
     assert output[-1].startswith("test accuracy ")
     assert output[-1].endswith(str(finished / "best.safetensors"))
-    assert "network input 1 x 32 x 32" in "\n".join(output)
+    assert "input 1 x 32 x 32, 10 classes" in "\n".join(output)
 
     with open(finished / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
@@ -131,7 +131,8 @@ def test_dry_run_prints_a_step_and_writes_nothing(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert main(["--arch", "alexnet", "--dry-run", "--batch-size", "2"]) == 0
     output = capsys.readouterr().out
-    assert "network input 3 x 64 x 64" in output
+    assert "input 3 x 64 x 64, 10 classes" in output
+    assert max(map(len, output.splitlines())) <= 80
     assert "2x64x15x15" in output
     assert "images/s" in output
     assert list(tmp_path.iterdir()) == []
@@ -238,6 +239,8 @@ def test_wrong_checkpoints_are_refused_in_one_line(finished, tmp_path, capsys):
     last = finished / "last.safetensors"
     line = complaint(capsys, "--resume", str(finished), "--arch", "vgg16")
     assert "arch lenet5, not vgg16" in line
+    line = complaint(capsys, "--resume", str(finished), "--batch-size", "7")
+    assert "batch-size 32, not 7; a run that goes on can change --epochs" in line
     assert "no such checkpoint" in complaint(capsys, "--resume", str(tmp_path / "none"))
     assert "weights only" in complaint(capsys, "--resume", str(finished / "best.safetensors"))
     assert "exists already" in complaint(capsys, *LENET, "--out", str(finished))

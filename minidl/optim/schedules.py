@@ -312,9 +312,9 @@ class ReduceLROnPlateau:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been seen so far and the current rates, plain numbers."""
+        """What has been seen so far ("best" is None before that) and the current rates."""
         return {
-            "best": self.best,
+            "best": self.best if math.isfinite(self.best) else None,
             "num_bad_epochs": self.num_bad_epochs,
             "cooldown_counter": self.cooldown_counter,
             "last_epoch": self.last_epoch,
@@ -328,7 +328,8 @@ class ReduceLROnPlateau:
             ValueError: if the number of groups differs.
         """
         _check_groups(self, state_dict["lrs"])
-        self.best = float(state_dict["best"])
+        nothing_yet = math.inf if self.mode == "min" else -math.inf
+        self.best = nothing_yet if state_dict["best"] is None else float(state_dict["best"])
         self.num_bad_epochs = int(state_dict["num_bad_epochs"])
         self.cooldown_counter = int(state_dict["cooldown_counter"])
         self.last_epoch = int(state_dict["last_epoch"])

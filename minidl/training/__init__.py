@@ -1,11 +1,13 @@
 """Training: recipes, the loop, checkpoints, and the folder of a run."""
 
-from minidl.training.checkpoint import load_checkpoint, save_checkpoint
-from minidl.training.recipes import Settings, default_settings
-from minidl.training.run_folder import RunFolder
-from minidl.training.trainer import Interrupted, Trainer
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .recipes import Settings, default_settings
+from .run_folder import RunFolder
+from .stopping import Interrupted
+from .trainer import Trainer
 
 __all__ = [
+    "Checkpoint",
     "Interrupted",
     "RunFolder",
     "Settings",

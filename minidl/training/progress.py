@@ -2,23 +2,66 @@
 
 import sys
 import time
-from typing import Any, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 # Seconds between plain lines, so that a log file of a long run stays readable.
 PLAIN_INTERVAL = 15.0
+# The terminal shows ^C behind the bar when that is typed; at the margin it would break the line.
+ROOM_FOR_INTERRUPT = 2
+
+
+@dataclass
+class Tally:
+    """Sums over the images of an epoch so far, and the means that follow from them.
+
+    >>> tally = Tally()
+    >>> tally.add(0.5, np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    >>> tally.loss, tally.accuracy
+    (0.5, 0.5)
+    """
+
+    images: int = 0
+    correct: int = 0
+    loss_sum: float = 0.0
+
+    def add(self, loss: float, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Count a batch: its mean loss, logits (N, classes) and labels (N,)."""
+        self.images += len(labels)
+        self.correct += int((logits.argmax(axis=1) == labels).sum())
+        self.loss_sum += loss * len(labels)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return self.loss_sum / self.images
+
+    @property
+    def accuracy(self) -> float:
+        """The part of the images whose largest logit is their label's."""
+        return self.correct / self.images
 
 
 class Reporter(Protocol):
     """What the trainer tells about its progress."""
 
     def start(self, title: str, total: int, done: int) -> None:
-        """An epoch of `total` batches begins (or goes on after `done`)."""
+        """A pass over `total` batches begins (or goes on after `done`)."""
 
-    def update(self, loss: float, accuracy: float, images_per_second: float, done: int) -> None:
-        """`done` batches are through; loss and accuracy are means over the epoch so far."""
+    def update(self, tally: Tally, images_per_second: float, done: int) -> None:
+        """`done` batches are through; `tally` is over the pass so far."""
 
     def finish(self, summary: str) -> None:
         """The epoch is over; `summary` is a line to keep."""
+
+    def stopping(self) -> None:
+        """A stop was asked for, and will come after the current step."""
 
     def close(self) -> None:
         """The run is over, however it ended."""
@@ -34,20 +77,23 @@ class PlainReporter:
     def start(self, title: str, total: int, done: int) -> None:
         self._title, self._total, self._first, self._begun = title, total, done, time.monotonic()
 
-    def update(self, loss: float, accuracy: float, images_per_second: float, done: int) -> None:
+    def update(self, tally: Tally, images_per_second: float, done: int) -> None:
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + PLAIN_INTERVAL
-        left = (now - self._begun) / max(1, done - self._first) * (self._total - done)
+        left = (now - self._begun) / (done - self._first) * (self._total - done)
         print(
-            f"{self._title}  {done}/{self._total}  loss {loss:.4f}  accuracy {accuracy:.1%}  "
-            f"{images_per_second:.0f} images/s  ETA {left:.0f} s",
+            f"{self._title}  {done}/{self._total}  loss {tally.loss:#.4g}  "
+            f"accuracy {tally.accuracy:.1%}  {images_per_second:.0f} images/s  ETA {left:.0f} s",
             flush=True,
         )
 
     def finish(self, summary: str) -> None:
         print(summary, flush=True)
+
+    def stopping(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -57,36 +103,60 @@ class BarReporter:
     """A progress bar (rich) with loss, accuracy, images/s and ETA."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as RemainingColumn
+        from rich import progress
+        from rich.console import Console
+        from rich.table import Column, Table
 
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("ETA"),
-            RemainingColumn(compact=True),
+        console = Console()
+
+        class Bar(progress.Progress):
+            def make_tasks_table(self, tasks: Iterable[progress.Task]) -> Table:
+                table = super().make_tasks_table(tasks)
+                table.width = console.width - ROOM_FOR_INTERRUPT
+                return table
+
+        # Where the terminal is narrow, the bar shrinks before any figure does.
+        whole = Column(no_wrap=True)
+        self._bar = Bar(
+            progress.TextColumn("{task.description}", table_column=whole),
+            progress.BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            progress.MofNCompleteColumn(table_column=whole),
+            progress.TextColumn("{task.fields[figures]}", table_column=whole),
+            progress.TextColumn("ETA", table_column=whole),
+            progress.TimeRemainingColumn(compact=True, table_column=whole),
+            console=console,
             transient=True,
-            expand=True,
         )
-        self._task: Any = None
+        self._task: TaskID | None = None
 
     def start(self, title: str, total: int, done: int) -> None:
-        self._progress.start()
-        self._task = self._progress.add_task(title, total=total, completed=done, figures="")
+        self._clear()
+        self._task = self._bar.add_task(title, total=total, completed=done, figures="")
+        self._bar.start()
 
-    def update(self, loss: float, accuracy: float, images_per_second: float, done: int) -> None:
-        figures = f"loss {loss:.3f} acc {accuracy:.1%} {images_per_second:.0f} img/s"
-        self._progress.update(self._task, completed=done, figures=figures)
+    def update(self, tally: Tally, images_per_second: float, done: int) -> None:
+        if self._task is not None:
+            figures = (
+                f"loss {tally.loss:#.4g} acc {tally.accuracy:.1%} {images_per_second:.0f} img/s"
+            )
+            self._bar.update(self._task, completed=done, figures=figures)
 
     def finish(self, summary: str) -> None:
-        self._progress.remove_task(self._task)
-        self._progress.stop()
+        self._clear()
+        self._bar.stop()
         print(summary, flush=True)
 
+    def stopping(self) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, description="stopping", refresh=True)
+
     def close(self) -> None:
-        self._progress.stop()
+        self._bar.stop()
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
 
 
 def make_reporter() -> Reporter:

@@ -3,10 +3,10 @@
 The defaults are for small data sets and two processors; they are not the papers' recipes.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from minidl.data import DEFAULT_DATA
+from ..data import DEFAULT_DATA
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "step", "multistep", "exponential", "polynomial", "cosine", "plateau")
@@ -17,6 +17,9 @@ class Settings:
     """Everything that decides a run's result, plus the number of threads, which does not.
 
     `image_size` and `num_classes` are None until the data set has been opened.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     arch: str
@@ -36,15 +39,18 @@ class Settings:
     device: str = "cpu"
     threads: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Settings":
-        """The inverse of `to_json`; names that this version does not know are left out."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("in_channels", (1, 3)),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {known}")
+        counts = ("image_size", "num_classes", "epochs", "batch_size", "limit", "threads")
+        for name in (*counts, "lr", "momentum", "weight_decay", "seed"):
+            value, minimum = getattr(self, name), 1 if name in counts else 0
+            if value is not None and not value >= minimum:
+                raise ValueError(f"{name} is {value}, expected at least {minimum}")
 
     def changed(self, **given: Any) -> "Settings":
         """A copy with the options that are given (not None)."""

@@ -3,13 +3,20 @@
 import csv
 import importlib.util
 import io
+import itertools
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minidl.errors import MinidlError
-from minidl.training.checkpoint import replace_file
+from ..errors import MinidlError
+from .checkpoint import replace_file
+from .curves import plot_curves
 
+STEP_COLUMNS = ("epoch", "step", "lr", "loss")
 EPOCH_COLUMNS = (
     "epoch",
     "step",
@@ -21,6 +28,9 @@ EPOCH_COLUMNS = (
     "seconds",
     "images_per_second",
 )
+# All that a run writes besides its checkpoints.
+REPLACEABLE = ("config.json", "environment.json", "metrics.jsonl", "metrics.csv", "curves.png")
+COLUMNS = {"step": STEP_COLUMNS, "epoch": EPOCH_COLUMNS}
 
 
 class RunFolder:
@@ -30,18 +40,71 @@ class RunFolder:
     {"kind": "epoch", ...} for each epoch; `metrics.csv` has the epochs. `last.safetensors` holds
     weights, optimiser and position in the data; `best.safetensors` the weights alone.
 
-    Raises:
-        MinidlError: the folder holds another run already, or cannot be written to.
+    A new run gets its folder from `create` or `create_unnamed`, a resumed one from `reopen`. All
+    methods raise MinidlError for what cannot be written.
     """
 
-    def __init__(self, path: Path, resume: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise MinidlError(
-                f"{path}: exists already; choose another --out, or continue it with --resume {path}"
-            )
-        self._guard(lambda: path.mkdir(parents=True, exist_ok=True))
         self.epochs: list[dict[str, Any]] = []
+
+    @classmethod
+    def create(cls, path: Path) -> "RunFolder":
+        """A new folder, an empty one, or that of a run that ended before its first checkpoint.
+
+        Anything else that exists is refused.
+        """
+        run = cls(path)
+        with run._writing():
+            present = list(path.iterdir()) if path.is_dir() else []
+            if any(file.name not in REPLACEABLE for file in present) or path.is_file():
+                go_on = f", or continue it with --resume {path}" if run.last.exists() else ""
+                raise MinidlError(f"{path}: exists already; choose another --out{go_on}")
+            for file in present:
+                file.unlink()
+            path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def create_unnamed(cls, name: str) -> "RunFolder":
+        """A new folder `runs/NAME`, or `runs/NAME-2` and so on where that exists."""
+        for number in itertools.count(1):
+            run = cls(Path("runs", name if number == 1 else f"{name}-{number}"))
+            with run._writing():
+                try:
+                    run.path.mkdir(parents=True)
+                    break
+                except FileExistsError:
+                    continue
+        return run
+
+    @classmethod
+    def reopen(cls, path: Path, step: int, epoch: int) -> "RunFolder":
+        """The folder of a run that goes on after `step` and `epoch`; what came later is forgotten.
+
+        What a crash leaves is cleared away: half a line of metrics, half a checkpoint under its
+        temporary name.
+        """
+        run = cls(path)
+        text = ""
+        if run.metrics.exists():
+            with run._writing():
+                text = run.metrics.read_text(errors="replace")
+        records = [
+            record
+            for line in text.splitlines()
+            if (record := _parse(line)) is not None
+            and record["step"] <= step
+            and (record["kind"] == "step" or record["epoch"] <= epoch)
+        ]
+        run.epochs = [record for record in records if record["kind"] == "epoch"]
+        with run._writing():
+            # ".tmp*": safetensors writes under such a name before it takes the one it is given.
+            for leftover in (*path.glob(".*.partial"), *path.glob(".tmp*")):
+                leftover.unlink()
+        run._replace(run.metrics.name, "".join(_line(record) for record in records))
+        run._write_csv()
+        return run
 
     @property
     def last(self) -> Path:
@@ -53,75 +116,71 @@ class RunFolder:
         """The weights of the epoch with the highest accuracy so far."""
         return self.path / "best.safetensors"
 
-    def _guard(self, write: Any) -> None:
-        try:
-            write()
-        except OSError as error:
-            raise MinidlError(f"{self.path}: cannot write ({error})") from error
+    @property
+    def metrics(self) -> Path:
+        """The record of all steps and epochs."""
+        return self.path / "metrics.jsonl"
+
+    def copy_history(self, source: Path) -> None:
+        """Take over another run's metrics and best checkpoint, as far as they exist."""
+        with self._writing():
+            for name in (self.metrics.name, self.best.name, self.best.with_suffix(".json").name):
+                if (source / name).exists():
+                    replace_file(self.path / name, partial(shutil.copyfile, source / name))
 
     def write_json(self, name: str, values: Any) -> None:
         """Write one of the small files that describe the run."""
-        text = json.dumps(values, indent=1) + "\n"
-        self._guard(lambda: replace_file(self.path / name, lambda p: p.write_text(text)))
+        self._replace(name, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Append to `metrics.jsonl`; rewrite `metrics.csv` and the plot after an epoch."""
-        line = json.dumps(record) + "\n"
+    def log_step(self, **values: Any) -> None:
+        """Append a step to `metrics.jsonl`; the names are STEP_COLUMNS."""
+        self._append({"kind": "step"} | values)
 
-        def append() -> None:
-            with open(self.path / "metrics.jsonl", "a") as file:
-                file.write(line)
-
-        self._guard(append)
-        if record["kind"] == "epoch":
-            self.epochs.append(record)
-            self._write_csv()
-            self._plot()
-
-    def rewind(self, step: int) -> None:
-        """Forget the metrics after `step`, when a run resumes from there."""
-        path = self.path / "metrics.jsonl"
-        records = []
-        if path.exists():
-            records = [json.loads(line) for line in path.read_text().splitlines()]
-        records = [record for record in records if record["step"] <= step]
-        text = "".join(json.dumps(record) + "\n" for record in records)
-        self._guard(lambda: replace_file(path, lambda p: p.write_text(text)))
-        self.epochs = [record for record in records if record["kind"] == "epoch"]
+    def log_epoch(self, **values: Any) -> None:
+        """Append an epoch (EPOCH_COLUMNS) to `metrics.jsonl`, and rewrite `metrics.csv`."""
+        record = {"kind": "epoch"} | values
+        self._append(record)
+        self.epochs.append(record)
         self._write_csv()
+
+    def plot(self, title: str) -> None:
+        """Draw the epochs so far as `curves.png`, where matplotlib is installed."""
+        if importlib.util.find_spec("matplotlib") is not None:
+            with self._writing():
+                replace_file(self.path / "curves.png", lambda p: plot_curves(p, title, self.epochs))
+
+    def _append(self, record: dict[str, Any]) -> None:
+        with self._writing(), open(self.metrics, "a") as file:
+            file.write(_line(record))
 
     def _write_csv(self) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, EPOCH_COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.epochs)
-        path = self.path / "metrics.csv"
-        self._guard(lambda: replace_file(path, lambda p: p.write_text(text.getvalue())))
+        self._replace("metrics.csv", text.getvalue())
 
-    def _plot(self) -> None:
-        """Loss and accuracy by epoch as `curves.png`, where matplotlib is installed."""
-        if importlib.util.find_spec("matplotlib") is None:
-            return
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+    def _replace(self, name: str, text: str) -> None:
+        with self._writing():
+            replace_file(self.path / name, lambda p: p.write_text(text))
 
-        epochs = [record["epoch"] for record in self.epochs]
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        FigureCanvasAgg(figure)
-        for axes, quantity, label in zip(
-            figure.subplots(1, 2), ("loss", "accuracy"), ("cross-entropy", "accuracy"), strict=True
-        ):
-            for split, name, marker in (("train", "training", "o"), ("val", "test", "s")):
-                values = [record[f"{split}_{quantity}"] for record in self.epochs]
-                axes.plot(epochs, values, marker=marker, label=name)
-            axes.set_xlabel("epoch")
-            axes.set_ylabel(label)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(alpha=0.3)
-            axes.legend()
-        self._guard(
-            lambda: replace_file(
-                self.path / "curves.png", lambda p: figure.savefig(p, format="png", dpi=120)
-            )
-        )
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MinidlError(f"{self.path}: cannot write ({error.strerror})") from error
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """A record of the metrics, or None for a line that is not whole."""
+    try:
+        record = json.loads(line)
+        whole = set(COLUMNS[record["kind"]]) <= set(record)
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None
+    return record if whole else None

@@ -1,131 +1,62 @@
 """The training loop: steps, evaluation, checkpoints, and a clean stop at any moment."""
 
 import math
-import signal
+import shlex
+import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from types import FrameType
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-import minidl as md
-from minidl.data import DataLoader, DataSplits
-from minidl.errors import CheckpointError, MinidlError
-from minidl.nn import Module
-from minidl.training.checkpoint import save_checkpoint
-from minidl.training.progress import Reporter
-from minidl.training.recipes import Settings
-from minidl.training.run_folder import RunFolder
+from ..autograd import no_grad
+from ..data import DataLoader, DataSplits
+from ..errors import CheckpointError, MinidlError
+from ..functional import cross_entropy
+from ..nn import Module
+from ..optim import ReduceLROnPlateau
+from ..random import get_rng_state, set_rng_state
+from ..tensor import Tensor, as_tensor, from_numpy
+from .checkpoint import Checkpoint, from_plain, save_checkpoint
+from .optimization import make_optimizer, make_schedule
+from .progress import Reporter, Tally
+from .recipes import Settings
+from .run_folder import RunFolder
+from .stopping import Interrupted, StopRequest
 
-FORMAT = 1
 OPTIMIZER_PREFIX = "optimizer/"
-WARMUP_FRACTION = 0.05
-
-
-class Interrupted(MinidlError):
-    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved itself."""
-
-
-class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half.
-
-    A second one raises KeyboardInterrupt at once.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Handle the signals inside this block."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        previous = [signal.signal(number, self._handle) for number in signals]
-        try:
-            yield
-        finally:
-            for number, handler in zip(signals, previous, strict=True):
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
 
 
 @dataclass
 class Progress:
-    """Where a run stands; `batch` counts the batches of the current epoch that are done."""
+    """Where a run stands.
+
+    `epoch` counts the epochs that are over, `batch` the batches of the current one, `step` all
+    batches. `train` is over the current epoch so far, `lr` and `images_per_second` are those of the
+    last step. `seconds` is the time spent on the run, `epoch_start` what it was when the current
+    epoch began.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    images: int = 0
+    train: Tally = field(default_factory=Tally)
+    lr: float = 0.0
+    images_per_second: float = 0.0
     best_accuracy: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
-
-
-def make_optimizer(settings: Settings, model: Module) -> md.optim.Optimizer:
-    """The optimiser that `settings` asks for, over all parameters of `model`."""
-    parameters = list(model.parameters())
-    lr, weight_decay = settings.lr, settings.weight_decay
-    match settings.optimizer:
-        case "sgd":
-            return md.optim.SGD(parameters, lr, settings.momentum, weight_decay=weight_decay)
-        case "adam":
-            return md.optim.Adam(parameters, lr, weight_decay=weight_decay)
-        case "adamw":
-            return md.optim.AdamW(parameters, lr, weight_decay=weight_decay)
-        case "rmsprop":
-            return md.optim.RMSprop(
-                parameters, lr, momentum=settings.momentum, weight_decay=weight_decay
-            )
-    raise ValueError(f"unknown optimizer {settings.optimizer!r}")
-
-
-def make_schedule(
-    settings: Settings, optimizer: md.optim.Optimizer, steps_per_epoch: int
-) -> md.optim.Schedule | md.optim.ReduceLROnPlateau:
-    """The learning rate over the run, in steps (plateau: in epochs).
-
-    All but plateau rise linearly over the first 5 % of the steps. Then, over what is left: step
-    divides by 10 after each third, multistep after 50 % and 75 %, exponential ends at 1 %,
-    polynomial falls linearly to 0, cosine follows half a cosine to 0.
-    """
-    total = max(1, settings.epochs * steps_per_epoch)
-    warmup = max(1, round(total * WARMUP_FRACTION))
-    rest = max(1, total - warmup)
-    schedule: md.optim.Schedule
-    match settings.schedule:
-        case "plateau":
-            return md.optim.ReduceLROnPlateau(optimizer, factor=0.1, patience=2)
-        case "constant":
-            schedule = md.optim.MultiStepLR(optimizer, [])
-        case "step":
-            schedule = md.optim.StepLR(optimizer, math.ceil(rest / 3))
-        case "multistep":
-            schedule = md.optim.MultiStepLR(optimizer, [round(rest * 0.5), round(rest * 0.75)])
-        case "exponential":
-            schedule = md.optim.ExponentialLR(optimizer, 0.01 ** (1 / rest))
-        case "polynomial":
-            schedule = md.optim.PolynomialLR(optimizer, rest)
-        case "cosine":
-            schedule = md.optim.CosineAnnealingLR(optimizer, rest)
-        case _:
-            raise ValueError(f"unknown schedule {settings.schedule!r}")
-    return md.optim.LinearWarmup(schedule, warmup)
+    epoch_start: float = 0.0
 
 
 class Trainer:
-    """Trains `model` on `splits` as `settings` say, reporting to `reporter`, writing to `run`.
+    """Trains `model` on `splits` as `settings` say, writing to `run` if there is one.
 
     The run can be stopped after any step and resumed: the order of the images depends on (seed,
     epoch) alone, and a checkpoint holds weights, optimiser, schedule, random state and position.
+
+    A last training batch of one image is left out: batch normalisation has nothing to normalise
+    it by where the feature maps are 1 x 1.
     """
 
     def __init__(
@@ -136,218 +67,246 @@ class Trainer:
         self.run = run
         self.progress = Progress()
         self.stop = StopRequest()
+        images = min(settings.limit or len(splits.train), len(splits.train))
         self.train_loader = DataLoader(
             splits.train,
             settings.batch_size,
             shuffle=True,
             augment=True,
             seed=settings.seed,
+            drop_last=images % settings.batch_size == 1 and images > 1,
             limit=settings.limit,
         )
         self.val_loader = DataLoader(splits.val, settings.batch_size, limit=settings.limit)
         self.optimizer = make_optimizer(settings, model)
         self.schedule = make_schedule(settings, self.optimizer, len(self.train_loader))
+        self._clock = time.monotonic()
 
     def train(self, reporter: Reporter) -> None:
         """Run to the last epoch.
 
         Raises:
             Interrupted: a stop was asked for; the checkpoint is written.
-            MinidlError: the loss is no longer finite, or a file cannot be written.
+            MinidlError: a loss is no longer finite, or a file cannot be written.
         """
-        with self.stop.installed():
+        self._clock = time.monotonic()
+        with self.stop.installed(reporter.stopping):
             try:
                 while self.progress.epoch < self.settings.epochs:
-                    self._epoch(reporter)
+                    self._train_epoch(reporter)
+                    self._close_epoch(reporter, self.evaluate(reporter))
+            except KeyboardInterrupt:
+                raise Interrupted(f"stopped at once, without saving; {self._advice()}") from None
             finally:
                 reporter.close()
 
-    def _epoch(self, reporter: Reporter) -> None:
-        progress, total = self.progress, len(self.train_loader)
-        begun, seen = time.monotonic(), progress.images
-        before = progress.seconds
-        reporter.start(
-            f"epoch {progress.epoch + 1}/{self.settings.epochs}", total, done=progress.batch
-        )
+    def _train_epoch(self, reporter: Reporter) -> None:
+        """The steps of the current epoch, or those that are left of it."""
+        progress, loader = self.progress, self.train_loader
+        reporter.start(self._title("epoch"), len(loader), done=progress.batch)
         self.model.train()
-        for images, labels in self.train_loader.batches(progress.epoch, progress.batch):
+        for images, labels in loader.batches(progress.epoch, progress.batch):
             self.step(images, labels)
-            elapsed = time.monotonic() - begun
-            progress.seconds = before + elapsed
-            rate = (progress.images - seen) / elapsed
-            mean_loss = progress.loss_sum / progress.images
-            reporter.update(mean_loss, progress.correct / progress.images, rate, progress.batch)
+            self._count_time()
+            elapsed = progress.seconds - progress.epoch_start
+            progress.images_per_second = progress.train.images / elapsed
+            reporter.update(progress.train, progress.images_per_second, progress.batch)
             self._stop_if_asked()
-        val_loss, val_accuracy = self.evaluate()
-        progress.seconds = before + time.monotonic() - begun
-        self._end_epoch(reporter, val_loss, val_accuracy, (progress.images - seen), begun)
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """One optimiser step on images (N, C, H, W) float32 and labels (N,); returns the loss."""
+        """One optimiser step on images (N, C, H, W) float32 and labels (N,); returns the loss.
+
+        Raises:
+            MinidlError: the loss is not finite; the weights are as they were.
+        """
         progress = self.progress
-        device = self.settings.device
-        logits = self.model(md.as_tensor(images, device=device))  # (N, classes)
-        loss = md.functional.cross_entropy(logits, md.as_tensor(labels, device=device))
+        progress.lr = self.optimizer.param_groups[0]["lr"]
+        logits, loss = self._forward(images, labels)
         value = float(loss)
-        if not math.isfinite(value):
-            raise MinidlError(
-                f"the loss became {value} in step {progress.step + 1} (epoch "
-                f"{progress.epoch + 1}, learning rate {self.optimizer.param_groups[0]['lr']:.2g}); "
-                "try a smaller --lr"
-            )
+        self._check_finite("loss", value, progress.step + 1)
         self.optimizer.zero_grad()
         loss.backward()
-        lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
-        if not isinstance(self.schedule, md.optim.ReduceLROnPlateau):
+        if not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
         progress.batch += 1
         progress.step += 1
-        progress.images += len(labels)
-        progress.loss_sum += value * len(labels)
-        progress.correct += int((logits.detach().numpy().argmax(axis=1) == labels).sum())
+        progress.train.add(value, logits.detach().numpy(), labels)
         if self.run is not None:
-            self.run.log(
-                {"kind": "step", "step": progress.step, "epoch": progress.epoch + 1}
-                | {"loss": value, "lr": lr}
-            )
+            epoch, step, lr = progress.epoch + 1, progress.step, progress.lr
+            self.run.log_step(epoch=epoch, step=step, lr=lr, loss=value)
         return value
 
-    def evaluate(self) -> tuple[float, float]:
-        """Mean loss and accuracy on the validation images."""
-        loss_sum, correct, images_seen = 0.0, 0, 0
-        self.model.eval()
-        with md.no_grad():
-            for images, labels in self.val_loader.batches(0):
-                logits = self.model(md.as_tensor(images, device=self.settings.device))
-                targets = md.as_tensor(labels, device=self.settings.device)
-                loss_sum += float(md.functional.cross_entropy(logits, targets)) * len(labels)
-                correct += int((logits.detach().numpy().argmax(axis=1) == labels).sum())
-                images_seen += len(labels)
-                self._stop_if_asked()
-        return loss_sum / images_seen, correct / images_seen
+    def evaluate(self, reporter: Reporter) -> Tally:
+        """Loss and accuracy on the validation images.
 
-    def _end_epoch(
-        self, reporter: Reporter, val_loss: float, val_accuracy: float, images: int, begun: float
-    ) -> None:
-        progress = self.progress
-        seconds = time.monotonic() - begun
-        train_loss, train_accuracy = (
-            progress.loss_sum / progress.images,
-            progress.correct / progress.images,
-        )
-        lr = self.optimizer.param_groups[0]["lr"]
-        if isinstance(self.schedule, md.optim.ReduceLROnPlateau):
-            self.schedule.step(val_loss)
-        record = {
-            "kind": "epoch",
-            "epoch": progress.epoch + 1,
-            "step": progress.step,
-            "lr": lr,
-            "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "seconds": round(seconds, 3),
-            "images_per_second": round(images / seconds, 2),
-        }
+        Raises:
+            Interrupted: a stop was asked for.
+            MinidlError: the loss is not finite.
+        """
+        tally, begun = Tally(), time.monotonic()
+        reporter.start(self._title("test"), len(self.val_loader), done=0)
+        self.model.eval()
+        with no_grad():
+            for done, (images, labels) in enumerate(self.val_loader.batches(0), 1):
+                logits, loss = self._forward(images, labels)
+                tally.add(float(loss), logits.numpy(), labels)
+                reporter.update(tally, tally.images / (time.monotonic() - begun), done)
+                self._stop_if_asked()
+        self._check_finite("test loss", tally.loss, self.progress.step)
+        return tally
+
+    def _forward(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        device = self.settings.device
+        try:
+            logits = self.model(as_tensor(images, device=device))  # (N, classes)
+        except ValueError as error:  # say, batch normalisation of one image's 1 x 1 features
+            raise MinidlError(f"{self.settings.arch}: {error}") from error
+        return logits, cross_entropy(logits, as_tensor(labels, device=device))
+
+    def _check_finite(self, name: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise MinidlError(
+                f"the {name} became {value} in step {step} (epoch {self.progress.epoch + 1}, "
+                f"learning rate {self.progress.lr:.2g}); try a smaller --lr"
+            )
+
+    def _close_epoch(self, reporter: Reporter, test: Tally) -> None:
+        """After the evaluation: keep the figures, the checkpoints, and a line for the reader."""
+        self._count_time()
+        progress, train = self.progress, self.progress.train
+        seconds = progress.seconds - progress.epoch_start
         reporter.finish(
-            f"epoch {progress.epoch + 1}/{self.settings.epochs}  "
-            f"loss {train_loss:.4f}  accuracy {train_accuracy:.1%}  "
-            f"test loss {val_loss:.4f}  test accuracy {val_accuracy:.1%}  {seconds:.1f} s"
+            f"{self._title('epoch')}  loss {train.loss:#.4g}  accuracy {train.accuracy:.1%}  "
+            f"test loss {test.loss:#.4g}  accuracy {test.accuracy:.1%}  {seconds:.1f} s"
         )
-        improved = val_accuracy > progress.best_accuracy
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(test.loss)
+        improved = test.accuracy > progress.best_accuracy
         if improved:
-            progress.best_accuracy, progress.best_epoch = val_accuracy, progress.epoch + 1
-        progress.epoch += 1
-        progress.batch = progress.images = progress.correct = 0
-        progress.loss_sum = 0.0
-        if self.run is not None:
-            self.run.log(record)
-            self.save()
-            if improved:
-                save_checkpoint(self.run.best, self._weights(), self._state())
+            progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch + 1
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.train, progress.epoch_start = Tally(), progress.seconds
+        if self.run is None:
+            return
+        self.run.log_epoch(
+            epoch=progress.epoch,
+            step=progress.step,
+            lr=progress.lr,
+            train_loss=train.loss,
+            train_accuracy=train.accuracy,
+            val_loss=test.loss,
+            val_accuracy=test.accuracy,
+            seconds=round(seconds, 3),
+            images_per_second=round(progress.images_per_second, 2),
+        )
+        self.run.plot(f"{self.settings.arch} on {self.settings.data.partition(':')[0]}")
+        # A crash between the two repeats this epoch, and so writes the same best checkpoint again.
+        if improved:
+            save_checkpoint(self.run.best, self._weights(), self._state())
+        self.save()
+
+    def _title(self, what: str) -> str:
+        return f"{what} {self.progress.epoch + 1}/{self.settings.epochs}"
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
 
     def _stop_if_asked(self) -> None:
         if not self.stop.requested:
             return
-        if self.run is None:
-            raise Interrupted("stopped; nothing was saved")
+        self._count_time()
         self.save()
-        raise Interrupted(
-            f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step}; saved "
-            f"{self.run.last}; go on with: python -m minidl.train --resume {self.run.path}"
-        )
+        where = f"in epoch {self.progress.epoch + 1} after step {self.progress.step}"
+        raise Interrupted(f"stopped {where} and saved; {self._advice()}")
+
+    def _advice(self) -> str:
+        if self.run is None or not self.run.last.exists():
+            return "there is no checkpoint yet"
+        command = f"python -m minidl.train --resume {shlex.quote(str(self.run.path))}"
+        return f"go on with: {command}"
 
     def _weights(self) -> dict[str, np.ndarray]:
         return {name: tensor.detach().numpy() for name, tensor in self.model.state_dict().items()}
 
     def _state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides arrays."""
-        return {
-            "format": FORMAT,
-            "settings": self.settings.to_json(),
-            "progress": asdict(self.progress),
-        }
+        """What every checkpoint holds besides arrays."""
+        return {"settings": asdict(self.settings), "progress": asdict(self.progress)}
 
     def save(self) -> None:
-        """Write the checkpoint to resume from."""
+        """Write the checkpoint to resume from, if there is a run folder."""
         if self.run is None:
-            raise ValueError("Trainer.save: this trainer has no run folder")
+            return
         tensors = self._weights()
-        scalars: dict[str, dict[str, Any]] = {}
-        optimizer = self.optimizer.state_dict()
-        for index, values in optimizer["state"].items():
+        numbers: dict[str, dict[str, Any]] = {}
+        for index, values in self.optimizer.state_dict()["state"].items():
             for name, value in values.items():
                 if np.isscalar(value):
-                    scalars.setdefault(str(index), {})[name] = value
+                    numbers.setdefault(str(index), {})[name] = value
                 else:
                     tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = value
         state = self._state() | {
-            "optimizer": {"state": scalars, "param_groups": optimizer["param_groups"]},
+            "optimizer": numbers,
             "schedule": self.schedule.state_dict(),
-            "random": md.get_rng_state(),
+            "random": get_rng_state(),
         }
         save_checkpoint(self.run.last, tensors, state)
 
-    def restore(self, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> None:
-        """Continue from a checkpoint that `save` wrote.
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint that `save` wrote, in a trainer with its settings.
 
         Raises:
-            CheckpointError: it does not fit the model or the optimiser.
+            CheckpointError: it does not fit the model or the optimiser, or holds weights only.
         """
-        self.load_weights(tensors)
+        self.load_weights(checkpoint)
+        state = checkpoint.state
         if "optimizer" not in state:
             raise CheckpointError(
-                "this checkpoint holds weights only; resume from the run's last.safetensors"
+                f"{checkpoint.path}: holds weights only; resume from last.safetensors beside it"
             )
-        optimizer = state["optimizer"]
-        restored = {index: dict(values) for index, values in optimizer["state"].items()}
-        for name, array in tensors.items():
-            if name.startswith(OPTIMIZER_PREFIX):
-                index, key = name.removeprefix(OPTIMIZER_PREFIX).split("/")
-                restored.setdefault(index, {})[key] = array
-        groups = optimizer["param_groups"]
         try:
-            self.optimizer.load_state_dict({"state": restored, "param_groups": groups})
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
-        self.schedule.load_state_dict(state["schedule"])
-        md.set_rng_state(state["random"])
-        self.progress = Progress(**state["progress"])
+            optimizer: dict[str, dict[str, Any]] = {}
+            for index, numbers in state["optimizer"].items():
+                optimizer[index] = {name: int(number) for name, number in numbers.items()}
+            for name, array in checkpoint.tensors.items():
+                if name.startswith(OPTIMIZER_PREFIX):
+                    index, key = name.removeprefix(OPTIMIZER_PREFIX).split("/")
+                    optimizer.setdefault(index, {})[key] = array
+            # The options in the groups follow from the settings and the schedule.
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+            self.schedule.load_state_dict(state["schedule"])
+            set_rng_state(state["random"])
+            self.progress = from_plain(Progress, state["progress"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{checkpoint.path}: the state in its header is damaged "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
-    def load_weights(self, tensors: dict[str, np.ndarray]) -> None:
+    def load_weights(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint's weights into the model.
 
         Raises:
-            CheckpointError: names or shapes do not match the model's.
+            CheckpointError: names, shapes or dtypes are not the model's, or a weight is not finite.
         """
+        own = self._weights()
         weights = {
-            name: md.from_numpy(array)
-            for name, array in tensors.items()
+            name: array
+            for name, array in checkpoint.tensors.items()
             if not name.startswith(OPTIMIZER_PREFIX)
         }
+        for name, array in weights.items():
+            if name in own and array.dtype != own[name].dtype:
+                raise CheckpointError(
+                    f"{checkpoint.path}: {name} is {array.dtype}, expected {own[name].dtype}"
+                )
+            if not np.isfinite(array).all():
+                raise CheckpointError(f"{checkpoint.path}: {name} holds NaN or infinite values")
         try:
-            self.model.load_state_dict(weights)
+            self.model.load_state_dict({n: from_numpy(array) for n, array in weights.items()})
         except ValueError as error:
-            raise CheckpointError(str(error)) from error
+            reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+            raise CheckpointError(f"{checkpoint.path}: {reason}") from error

@@ -1,0 +1,72 @@
+"""One step of training, looked at from all sides."""
+
+import resource
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..data import DataSplits
+from ..nn import Module
+from ..tensor import Tensor
+from .recipes import Settings
+from .trainer import Trainer
+
+
+def dry_run(settings: Settings, splits: DataSplits, model: Module) -> str:
+    """Do one step; returns a text for people.
+
+    It lists each layer's output shape and parameters, then memory and the time of the step.
+    """
+    trainer = Trainer(settings, splits, model)
+    images, labels = next(trainer.train_loader.batches(0))
+    rows = [("layer", "type", "output", "parameters"), ("(input)", "", _shape(images), "")]
+    output_bytes = 0
+
+    def record(name: str, layer: Module, inputs: Any, output: Tensor) -> None:
+        nonlocal output_bytes
+        output_bytes += output.data.nbytes
+        rows.append((name, type(layer).__name__, _shape(output), f"{_parameters(layer):,}"))
+
+    handles = [
+        layer.register_forward_hook(partial(record, name))
+        for name, layer in model.named_modules()
+        if next(iter(layer.children()), None) is None
+    ]
+    begun = time.perf_counter()
+    loss = trainer.step(images, labels)
+    seconds = time.perf_counter() - begun
+    for handle in handles:
+        handle.remove()
+
+    parameters = _parameters(model)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+    return (
+        f"{_table(rows)}\n"
+        f"parameters {parameters:,} ({parameters * 4 / 1e6:,.1f} MB), "
+        f"outputs of all layers {output_bytes / 1e6:,.1f} MB\n"
+        f"peak memory of the process {peak_bytes / 1e6:,.1f} MB\n"
+        f"one step of {len(labels)} images: {seconds:.3f} s "
+        f"({len(labels) / seconds:.1f} images/s), loss {loss:#.4g}"
+    )
+
+
+def _shape(array: np.ndarray | Tensor) -> str:
+    return "x".join(map(str, array.shape))
+
+
+def _parameters(module: Module) -> int:
+    return sum(parameter.size for parameter in module.parameters())
+
+
+def _table(rows: list[Any]) -> str:
+    """Columns two spaces apart: the first two to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        f"{name:{widths[0]}}  {kind:{widths[1]}}  {shape:>{widths[2]}}  {size:>{widths[3]}}"
+        for name, kind, shape, size in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
