@@ -2,6 +2,7 @@
 
 from .alexnet import AlexNet
 from .classifier import ImageClassifier
+from .fractalnet import FractalNet
 from .lenet import LeNet5
 from .mobilenet import MobileNetV1, MobileNetV2
 from .preresnet import CifarPreResNet, PreResNet
@@ -16,6 +17,7 @@ from .registry import (
 from .resnet import CifarResNet, ResNet
 from .resnext import CifarResNeXt, ResNeXt
 from .senet import SEResNet
+from .stochastic_depth import CifarStochasticDepthResNet, StochasticDepthResNet
 from .vgg import VGG
 from .wide_resnet import WideResNet
 
@@ -25,6 +27,8 @@ __all__ = [
     "CifarPreResNet",
     "CifarResNeXt",
     "CifarResNet",
+    "CifarStochasticDepthResNet",
+    "FractalNet",
     "ImageClassifier",
     "LeNet5",
     "MobileNetV1",
@@ -33,6 +37,7 @@ __all__ = [
     "ResNeXt",
     "ResNet",
     "SEResNet",
+    "StochasticDepthResNet",
     "UnknownModelError",
     "WideResNet",
     "check_name",
