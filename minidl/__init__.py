@@ -10,6 +10,7 @@ tensor([2., 4., 6.])
 from . import autograd, data, functional, models, nn, optim
 from ._kernels.cpu import get_num_threads, set_num_threads
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad
+from .config import config
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int32, int64, uint8
 from .functional.conv import col2im, im2col
@@ -118,6 +119,7 @@ __all__ = [
     "clip",
     "col2im",
     "concat",
+    "config",
     "cos",
     "cumsum",
     "data",

@@ -10,6 +10,7 @@ from conftest import oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minidl as md
 from minidl._kernels import cpu, reference
 from minidl._kernels.geometry import effective_window
 
@@ -160,6 +161,80 @@ def test_bits_do_not_depend_on_threads(input_shape, weight_shape, keywords):
         cpu.set_num_threads(before)
 
 
+@pytest.fixture
+def winograd():
+    """Winograd wherever it can be, as long as the test runs."""
+    before = md.config.conv_algorithm
+    md.config.conv_algorithm = "winograd"
+    yield
+    md.config.conv_algorithm = before
+
+
+@given(
+    st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(1, 19), st.integers(1, 19)),
+    st.integers(1, 40),
+    st.tuples(*[st.integers(0, 4)] * 4),
+    st.sampled_from(LAYOUTS),
+    st.integers(0),
+)
+def test_winograd_equals_reference(input_shape, out_channels, padding, layout, seed):
+    n, c, h, w = input_shape
+    input_shape = (n, c, max(h, 3 - padding[0] - padding[1]), max(w, 3 - padding[2] - padding[3]))
+    generator = np.random.default_rng(seed)
+    x = random_array(generator, input_shape, np.float32, layout)
+    weight = random_array(generator, (out_channels, c, 3, 3), np.float32, layout)
+    bias = random_array(generator, (out_channels,), np.float32)
+    before = md.config.conv_algorithm
+    md.config.conv_algorithm = "winograd"
+    try:
+        y = cpu.conv2d_forward(x, weight, bias, padding=padding)
+        dy = random_array(generator, y.shape, np.float32, layout)
+        dx = cpu.conv2d_input_grad(dy, weight, input_shape, padding=padding)
+    finally:
+        md.config.conv_algorithm = before
+    wide = weight.astype(np.float64)
+    expected = reference.conv2d_forward(x.astype(float), wide, bias.astype(float), padding=padding)
+    assert relative_error(y, expected.astype(np.float32)) <= 1e-5
+    expected = reference.conv2d_input_grad(dy.astype(float), wide, input_shape, padding=padding)
+    assert relative_error(dx, expected.astype(np.float32)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "bound"), [("direct", 5e-7), ("winograd", 3e-6), ("auto", 3e-6)]
+)
+@pytest.mark.parametrize("channels", [32, 512])
+def test_error_of_each_algorithm_is_as_documented(algorithm, bound, channels):
+    """Norm-wise, on data of unit variance, against float64, which no algorithm but direct takes."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((1, channels, 30, 30))
+    weight = generator.standard_normal((40, channels, 3, 3))
+    before = md.config.conv_algorithm
+    md.config.conv_algorithm = algorithm
+    try:
+        exact = cpu.conv2d_forward(x, weight)
+        y = cpu.conv2d_forward(x.astype(np.float32), weight.astype(np.float32))
+        exact_dx = cpu.conv2d_input_grad(exact, weight, x.shape)
+        dx = cpu.conv2d_input_grad(exact.astype(np.float32), weight.astype(np.float32), x.shape)
+    finally:
+        md.config.conv_algorithm = before
+    np.testing.assert_allclose(exact, reference.conv2d_forward(x, weight), rtol=1e-10, atol=1e-10)
+    assert np.linalg.norm(y - exact) <= bound * np.linalg.norm(exact)
+    assert np.linalg.norm(dx - exact_dx) <= bound * np.linalg.norm(exact_dx)
+    if algorithm == "auto":  # which took Winograd here
+        assert np.linalg.norm(y - exact) > 5e-7 * np.linalg.norm(exact)
+
+
+def test_winograd_bits_do_not_depend_on_threads(winograd):
+    test_bits_do_not_depend_on_threads((9, 40, 14, 14), (70, 40, 3, 3), {"padding": (1, 1, 1, 1)})
+    test_bits_do_not_depend_on_threads((2, 300, 20, 9), (33, 300, 3, 3), {})
+
+
+def test_unknown_algorithm_is_refused():
+    with pytest.raises(ValueError, match="expected one of 'auto', 'direct', 'winograd', got 'fft'"):
+        md.config.conv_algorithm = "fft"
+    assert md.config.conv_algorithm == "auto"
+
+
 @given(
     st.tuples(st.integers(0, 70), st.integers(0, 300), st.integers(0, 120)),
     st.lists(st.integers(1, 3), max_size=2),
@@ -187,7 +262,7 @@ def test_every_instruction_set_computes_the_same(isa):
     chosen = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     if chosen.stdout.strip() != isa:
         pytest.skip(f"this processor has no {isa}")
-    tests = ("convolution_equals", "large_convolution", "matmul_equals")
+    tests = ("convolution_equals", "large_convolution", "matmul_equals", "winograd_equals")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     run = subprocess.run(
         [*command, "-k", " or ".join(tests)], env=environment, capture_output=True, text=True

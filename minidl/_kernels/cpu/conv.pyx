@@ -18,7 +18,7 @@ from libc.string cimport memset
 
 from .simd cimport (
     KC, Segment, Window, columns_of_strip, gather, minidl_instruction_set, multiply_strips, pack_a,
-    pack_b, real, rows_of_strip,
+    pack_b, real, rows_of_strip, segment_pixels,
 )
 
 # Pixels of a task of `convolve`, in strips of NR; rows and strips of a task of `weight_gradient`.
@@ -48,30 +48,6 @@ def has_openmp():
 def instruction_set():
     """The instruction set that the product kernels run on: avx512, avx2 or portable."""
     return minidl_instruction_set().decode()
-
-
-cdef Py_ssize_t segment_pixels(
-    Py_ssize_t first, Py_ssize_t count, Py_ssize_t rows, Py_ssize_t cols,
-    Py_ssize_t strip, Py_ssize_t strip_stride, Segment *segments
-) noexcept nogil:
-    """Cut the pixels [first, first + count) of a batch into runs within a row and within a strip.
-
-    Pixels are numbered image by image, row by row. Pixel number i of the block goes to
-    `(i // strip) * strip_stride + i % strip`. Returns the number of runs (at most `count`).
-    """
-    cdef Py_ssize_t done = 0, found = 0, col, row, length
-    while done < count:
-        col = (first + done) % cols
-        row = (first + done) // cols
-        length = min(cols - col, count - done, strip - done % strip)
-        segments[found].image = row // rows
-        segments[found].row = row % rows
-        segments[found].col = col
-        segments[found].len = length
-        segments[found].at = (done // strip) * strip_stride + done % strip
-        found += 1
-        done += length
-    return found
 
 
 cdef void pack_weight(

@@ -10,6 +10,7 @@ import minidl._kernels.cpu.conv as conv
 import minidl._kernels.cpu.gemm as gemm
 
 from ..geometry import Padding, Pair, conv_output_size
+from . import launch_winograd
 from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
 from .threads import threads_for
@@ -119,6 +120,9 @@ def conv2d_forward(
         same_dtype("conv2d", input=x, bias=bias)
         has_shape("conv2d", "bias", bias, (k,))
     y = empty((x.shape[0], k, p, q), x.dtype)
+    if y.size and launch_winograd.applies(x.dtype, weight.shape, stride, dilation, groups, (p, q)):
+        launch_winograd.convolve(x, weight, bias, padding, y, transposed=False)
+        return y
     pointwise = _is_pointwise(weight.shape, stride, padding)
     target = _flat(y) if pointwise else y
     conv.convolve(
@@ -156,6 +160,14 @@ def conv2d_input_grad(
     _check_gradient_shape("conv2d_input_grad", dy, input_shape, weight.shape, stride, padding,
                           dilation, groups)  # fmt: skip
     _, c_per_group, r, s = weight.shape
+    h, w = input_shape[2:]
+    if dy.size and launch_winograd.applies(
+        dy.dtype, weight.shape, stride, dilation, groups, (h, w)
+    ):
+        dx = empty(input_shape, dy.dtype)
+        top, bottom, left, right = (2 - before for before in padding)
+        launch_winograd.convolve(dy, weight, None, (top, bottom, left, right), dx, transposed=True)
+        return dx
     pointwise = _is_pointwise(weight.shape, stride, padding)
     phases = [(a, b) for a in range(stride[0]) for b in range(stride[1])]
     taps = {

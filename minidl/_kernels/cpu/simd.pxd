@@ -27,6 +27,9 @@ cdef extern from "kernels.h" nogil:
         void (*pack_nr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*gather)(const float *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
                        Py_ssize_t, float *) noexcept nogil
+        void (*winograd_filter)(const float *, float *, Py_ssize_t) noexcept nogil
+        void (*winograd_input)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
+        void (*winograd_output)(const float *, Py_ssize_t, float, float *) noexcept nogil
 
     ctypedef struct Kernels_F64:
         Py_ssize_t mr
@@ -110,3 +113,27 @@ cdef inline void multiply_strips(
     for j in range(b_strips):
         for i in range(a_strips):
             product(k, a + i * KC * mr, b + j * KC * nr, tiles + (j * a_strips + i) * mr * nr, first)
+
+
+cdef inline Py_ssize_t segment_pixels(
+    Py_ssize_t first, Py_ssize_t count, Py_ssize_t rows, Py_ssize_t cols,
+    Py_ssize_t strip, Py_ssize_t strip_stride, Segment *segments
+) noexcept nogil:
+    """Cut the pixels [first, first + count) of a batch into runs within a row and within a strip.
+
+    Pixels are numbered image by image, row by row. Pixel number i of the block goes to
+    `(i // strip) * strip_stride + i % strip`. Returns the number of runs (at most `count`).
+    """
+    cdef Py_ssize_t done = 0, found = 0, col, row, length
+    while done < count:
+        col = (first + done) % cols
+        row = (first + done) // cols
+        length = min(cols - col, count - done, strip - done % strip)
+        segments[found].image = row // rows
+        segments[found].row = row % rows
+        segments[found].col = col
+        segments[found].len = length
+        segments[found].at = (done // strip) * strip_stride + done % strip
+        found += 1
+        done += length
+    return found

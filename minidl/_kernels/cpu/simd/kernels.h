@@ -37,6 +37,10 @@ typedef struct {
         /* one row of the im2col matrix: one channel seen through one tap */                      \
         void (*gather)(const T *channel, const Window *window, ptrdiff_t dy, ptrdiff_t dx,        \
                        const Segment *segments, ptrdiff_t count, T *target);                      \
+        /* the transforms of winograd.h */                                                        \
+        void (*winograd_filter)(const T *g, T *u, ptrdiff_t u_step);                              \
+        void (*winograd_input)(const T *d, ptrdiff_t d_step, T *v, ptrdiff_t v_step);             \
+        void (*winograd_output)(const T *m, ptrdiff_t m_step, T bias, T *rows);                   \
     } NAME;
 
 DECLARE_KERNELS(float, Kernels_F32)

@@ -99,9 +99,18 @@ static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_
     }
 }
 
+#include "winograd.h"
+
 static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
-    MR, NR, CAT(product, SUFFIX), CAT(pack_mr, SUFFIX), CAT(pack_nr, SUFFIX),
+    MR,
+    NR,
+    CAT(product, SUFFIX),
+    CAT(pack_mr, SUFFIX),
+    CAT(pack_nr, SUFFIX),
     CAT(gather, SUFFIX),
+    CAT(winograd_filter, SUFFIX),
+    CAT(winograd_input, SUFFIX),
+    CAT(winograd_output, SUFFIX),
 };
 
 #undef NV

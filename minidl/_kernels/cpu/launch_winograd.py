@@ -1,0 +1,76 @@
+"""Launch layer of Winograd's convolution: when it applies, and its scratch memory."""
+
+import numpy as np
+
+import minidl._kernels.cpu.winograd as winograd
+
+from ..geometry import Padding, Pair
+from .algorithm import get_conv_algorithm
+from .buffers import empty
+from .threads import threads_for
+
+__all__ = ["applies", "convolve"]
+
+Array = np.ndarray
+
+# Bytes of transformed tiles that are worked on at once. They should stay in the cache, but all
+# transformed filters pass by once for each such block: wide layers want larger ones.
+FEWEST_BYTES, MOST_BYTES = 4 << 20, 16 << 20
+# Fewer channels than this, and the transforms cost more than the multiplications that they save.
+FEWEST_CHANNELS = 32
+
+
+def applies(
+    dtype: np.dtype,
+    weight_shape: tuple[int, ...],
+    stride: Pair,
+    dilation: Pair,
+    groups: int,
+    output_size: Pair,
+) -> bool:
+    """Whether a convolution goes this way: if it can, and is told to or gains by it.
+
+    It can in float32 (gradient checks use float64 and the direct way), with 3x3 windows and stride
+    1. It gains with channels enough, and unless most of its 4x4 tiles stick out of small images:
+    a matter of shapes alone.
+    """
+    algorithm = get_conv_algorithm()
+    fits = dtype == np.float32 and weight_shape[2:] == (3, 3)
+    plain = stride == (1, 1) and dilation == (1, 1) and groups == 1
+    if algorithm == "direct" or not (fits and plain):
+        return False
+    p, q = output_size
+    gains = min(weight_shape[:2]) >= FEWEST_CHANNELS and 16 * -(-p // 4) * -(-q // 4) <= 2 * p * q
+    return algorithm == "winograd" or gains
+
+
+def convolve(
+    x: Array, weight: Array, bias: Array | None, padding: Padding, y: Array, transposed: bool
+) -> None:
+    """y = conv(x, weight) + bias; `transposed` swaps the weight's channels and turns its windows.
+
+    x (N, C, H, W), weight (K, C, 3, 3), or (C, K, 3, 3) if `transposed`, y (N, K, P, Q).
+    """
+    channels = x.shape[1]
+    n, k, p, q = y.shape
+    tiles = n * -(-p // 4) * -(-q // 4)
+    filter_bytes = 36 * channels * k * 4
+    room = min(max(filter_bytes // 2, FEWEST_BYTES), MOST_BYTES) // 4
+    u_size, v_size, strips = winograd.scratch_sizes(channels, k, tiles, room)
+    out_stride, in_stride = channels * 9, 9
+    if transposed:
+        out_stride, in_stride = 9, k * 9
+    winograd.convolve(
+        x,
+        weight.reshape(-1),
+        out_stride,
+        in_stride,
+        transposed,
+        bias,
+        y,
+        (-padding[0], -padding[2]),
+        empty((u_size,), x.dtype),
+        empty((v_size,), x.dtype),
+        strips,
+        threads_for(y.size * channels),
+    )
