@@ -9,7 +9,6 @@ in `autograd.py`, on the floor below.
 
 from __future__ import annotations
 
-import copy
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -507,17 +506,14 @@ class Tensor:
             facts.append("requires_grad=True")
         return f"tensor({', '.join(facts)})"
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+    def __getstate__(self) -> dict[str, Any]:
+        """What deepcopy and pickle take along: all but the hooks."""
         if self.grad_fn is not None:
             raise RuntimeError(
-                "deepcopy: only leaves can be copied with their role in the graph; "
+                "copy: only leaves can be copied or pickled with their role in the graph; "
                 "use detach() or clone()"
             )
-        result = type(self).__new__(type(self))
-        memo[id(self)] = result
-        for name, value in self.__dict__.items():
-            result.__dict__[name] = {} if name == "hooks" else copy.deepcopy(value, memo)
-        return result
+        return {**self.__dict__, "hooks": {}}
 
 
 def tensor_method(*names: str) -> Callable[[F], F]:

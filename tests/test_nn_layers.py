@@ -292,6 +292,24 @@ def test_losses_say_that_they_want_a_tensor(loss):
         loss(np.ones((2, 3), np.float32), md.tensor([0, 1]))
 
 
+@pytest.mark.parametrize(
+    ("padding", "kept"),
+    [
+        (1, (1, 1)),
+        ([1, 2], (1, 2)),
+        (np.int64(1), (1, 1)),
+        ((1, 1, 0, 0), (1, 0)),
+        ((1, 0, 2, 1), (1, 0, 2, 1)),
+        ("same", "same"),
+    ],
+)
+def test_padding_is_kept_as_a_pair_where_it_is_one(padding, kept):
+    layer = nn.Conv2d(1, 2, 3, padding=padding)
+    assert layer.padding == kept
+    assert f"padding={kept}" in repr(layer)
+    assert layer(md.ones(1, 1, 5, 5)).ndim == 4
+
+
 def test_forward_errors():
     with pytest.raises(ValueError, match=r"4 channels.* expects 3 .*\(64, 3, 7, 7\)"):
         nn.Conv2d(3, 64, 7)(md.zeros(1, 4, 9, 9))

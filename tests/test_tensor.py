@@ -270,10 +270,13 @@ def test_deepcopy_and_pickle():
     assert (y["a"].requires_grad, y["a"].grad.tolist()) == (True, [2.0, 2.0])
     y["a"].detach().zero_()
     assert x.tolist() == [1, 1]
-    with pytest.raises(RuntimeError, match="deepcopy: only leaves can be copied"):
+    with pytest.raises(RuntimeError, match="copy: only leaves can be copied or pickled"):
         copy.deepcopy(x * 2)
-    z = pickle.loads(pickle.dumps(md.ones(2, requires_grad=True)))
-    assert (z.requires_grad, z.tolist()) == (True, [1.0, 1.0])
+    with pytest.raises(RuntimeError, match="copy: only leaves can be copied or pickled"):
+        pickle.dumps(x * 2)
+    z = pickle.loads(pickle.dumps(x))
+    assert (z.requires_grad, z.tolist(), z.grad.tolist()) == (True, [1.0, 1.0], [2.0, 2.0])
+    assert (y["a"].hooks, z.hooks) == ({}, {})
 
 
 # ---- errors, devices, import ----

@@ -66,8 +66,10 @@ class Conv2d(Module):
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size)
         self.stride = pair("Conv2d", "stride", stride)
         self.dilation = pair("Conv2d", "dilation", dilation)
-        conv_padding("Conv2d", padding, self.kernel_size, self.stride, self.dilation)  # or raise
-        self.padding = (padding, padding) if isinstance(padding, int) else padding
+        sides = conv_padding("Conv2d", padding, self.kernel_size, self.stride, self.dilation)
+        top, bottom, left, right = sides
+        symmetric = (top, left) == (bottom, right)
+        self.padding = padding if isinstance(padding, str) else (top, left) if symmetric else sides
         self.weight = Parameter(empty(out_channels, in_channels // groups, *self.kernel_size))
         self.register_parameter("bias", Parameter(zeros(out_channels)) if bias else None)
         init.he_normal_(self.weight)
