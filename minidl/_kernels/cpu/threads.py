@@ -11,6 +11,9 @@ __all__ = ["available_cpus", "get_num_threads", "set_num_threads", "threads_for"
 # A loop over fewer elements is over before a second thread has woken up.
 SMALL_LOOP = 32768
 
+# OpenMP keeps a record of each thread on the stack, and a crowd of them overflows it.
+MAX_THREADS = 1024
+
 _num_threads: int | None = None
 
 
@@ -45,7 +48,7 @@ def _initial_num_threads() -> int:
     for variable in ("MINIDL_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(variable, "").split(",")[0].strip()
         if text.isdecimal() and int(text) > 0:
-            return int(text)
+            return min(int(text), MAX_THREADS)
     return available_cpus()
 
 
@@ -68,11 +71,13 @@ def set_num_threads(count: int) -> None:
     """Set the number of threads of the CPU kernels; results do not depend on it, bit for bit.
 
     Raises:
-        ValueError: `count` is not a positive whole number.
+        ValueError: `count` is not a whole number from 1 to 1024.
     """
     global _num_threads
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"set_num_threads: expected a positive whole number, got {count!r}")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_THREADS:
+        raise ValueError(
+            f"set_num_threads: expected a whole number from 1 to {MAX_THREADS}, got {count!r}"
+        )
     _num_threads = count
 
 
