@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
+from .._kernels.shapes import ShapeArray
 from ..autograd import no_grad
 from ..tensor import Tensor
 
@@ -61,6 +62,8 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """
     if std < 0.0:
         raise ValueError(f"normal_: std must be >= 0, got {std}")
+    if isinstance(tensor.data, ShapeArray):
+        return tensor  # has no values, and drawing them takes time
     sample = random.generator().standard_normal(tensor.shape, dtype=_sampled(tensor))
     sample *= std  # in place: the first classifier layer of VGG has 100 million weights
     if mean != 0.0:
@@ -77,6 +80,8 @@ def uniform_(tensor: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """
     if high < low:
         raise ValueError(f"uniform_: low must not exceed high, got {low} and {high}")
+    if isinstance(tensor.data, ShapeArray):
+        return tensor
     sample = random.generator().random(tensor.shape, dtype=_sampled(tensor))
     sample *= high - low
     sample += low

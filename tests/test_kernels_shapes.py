@@ -1,0 +1,216 @@
+"""Arrays without elements behave as NumPy's in shape and dtype, and take no memory."""
+
+import inspect
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import minidl as md
+import minidl.functional as F
+from minidl._kernels import array_namespace, cpu, kernels_for, reference, shapes
+from minidl._kernels.shapes import Field, ShapeArray, work
+
+WEIGHT = md.ones(6, 2, 3, 3)
+
+
+def linear_map(x):
+    return F.linear(x.flatten(1), md.ones(5, 4 * 9 * 8), md.ones(5))
+
+
+OPERATIONS = {
+    "conv2d": lambda x: F.conv2d(x, WEIGHT, md.ones(6), stride=(2, 1), padding=1, groups=2),
+    "max_pool2d": lambda x: F.max_pool2d(x, 3, stride=2, padding=1, ceil_mode=True),
+    "avg_pool2d": lambda x: F.avg_pool2d(x, (3, 2)),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, (4, 3)),
+    "batch_norm": lambda x: F.batch_norm(x, md.zeros(4), md.ones(4), md.ones(4), md.zeros(4)),
+    "batch_norm of the batch": lambda x: F.batch_norm(x, None, None, training=True),
+    "local_response_norm": lambda x: F.local_response_norm(x),
+    "dropout": lambda x: F.dropout(x),
+    "linear": linear_map,
+    "im2col": lambda x: F.im2col(x, 3, stride=2),
+    "relu": lambda x: x.relu(),
+    "leaky_relu": lambda x: F.leaky_relu(x),
+    "elu": lambda x: F.elu(x),
+    "sigmoid": lambda x: x.sigmoid(),
+    "scaled_tanh": lambda x: F.scaled_tanh(x),
+    "softmax": lambda x: x.softmax(1),
+    "cross_entropy": lambda x: F.cross_entropy(x.mean((2, 3)), md.tensor([1, 2])),
+    "add": lambda x: x + 2 * x,
+    "add a parameter": lambda x: md.ones(4, 1, 1) + x,
+    "gate": lambda x: x * x.mean((2, 3), keepdim=True),
+    "compare": lambda x: x > 0,
+    "integers": lambda x: md.arange(8) + x.to(md.int64),
+    "where": lambda x: md.where(x > 0, x, 0.0),
+    "clip": lambda x: x.clip(0, 6),
+    "power": lambda x: (x * x + 1) ** -0.5,
+    "concat": lambda x: md.concat([x, x[:, :1]], dim=1),
+    "stack": lambda x: md.stack([x, x]).mean(0),
+    "split": lambda x: x.split([1, 3], dim=1)[1],
+    "chunk": lambda x: x.chunk(2, dim=1)[0],
+    "slices": lambda x: x[:, 1:, ::2, ::2],
+    "an integer and an ellipsis": lambda x: x[0, ..., 1],
+    "a list": lambda x: x[:, [3, 0, 0]],
+    "pad": lambda x: md.pad(x, (1, 2, 0, 0, 3, 0)),
+    "reshape": lambda x: x.reshape(2, 2, -1),
+    "shuffle of channels": lambda x: x.reshape(2, 2, 2, 9, 8).transpose(1, 2).reshape(2, 4, 9, 8),
+    "flatten": lambda x: x.flatten(1),
+    "permute": lambda x: x.permute(0, 2, 3, 1),
+    "flip": lambda x: x.flip(3),
+    "expand": lambda x: x[:, :1].expand(-1, 5, -1, -1),
+    "matmul": lambda x: x.flatten(2).mT @ x.flatten(2),
+    "sum": lambda x: x.sum(),
+    "sum of integers": lambda x: (x > 0).sum(1),
+    "mean": lambda x: x.mean((2, 3)),
+    "var": lambda x: x.var((0, 2, 3)),
+    "max": lambda x: x.max(1),
+    "logsumexp": lambda x: x.logsumexp(1),
+    "argmax": lambda x: x.argmax(1),
+    "cumsum": lambda x: x.cumsum(1),
+    "any": lambda x: (x > 0).any(),
+    "zeros_like": lambda x: md.zeros_like(x),
+    "full_like": lambda x: md.full_like(x, 3.0),
+    "clone": lambda x: x.clone(),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
+def test_operations_give_the_shape_and_dtype_that_numbers_give(operation):
+    x = np.random.default_rng(0).standard_normal((2, 4, 9, 8)).astype(np.float32)
+    with md.no_grad():
+        expected = operation(md.Tensor(x))
+        found = operation(md.Tensor(ShapeArray(x.shape)))
+    assert isinstance(found.data, ShapeArray)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+
+
+def test_float64_stays_float64():
+    x = md.Tensor(ShapeArray((2, 4, 9, 8), np.float64))
+    assert (x.relu() * 2 + 1).mean((2, 3)).softmax(1).dtype == md.float64
+
+
+def test_a_feature_map_takes_no_memory():
+    x = md.Tensor(ShapeArray((64, 64, 224, 224)))  # 822 MB of float32
+    tracemalloc.start()
+    with md.no_grad():
+        for operation in (
+            lambda x: F.conv2d(x, md.ones(64, 64, 3, 3), md.ones(64), padding=1),
+            lambda x: F.max_pool2d(x, 2),
+            lambda x: x.relu() + x,
+            lambda x: md.concat([x, x], dim=1)[:, :64],
+            lambda x: md.pad(x, (1, 1)),
+            lambda x: x.reshape(64, -1).softmax(1),
+            lambda x: x.mean((2, 3)),
+        ):
+            operation(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
+
+
+def test_nobody_can_write_into_it():
+    x = ShapeArray((2, 3))
+    x[0] = 5
+    x += 1
+    assert not x.any()
+    assert not x.flags.writeable
+
+
+def test_the_kernels_and_the_namespace_are_chosen_by_the_array():
+    x = ShapeArray((1,))
+    assert kernels_for(x) is array_namespace(x) is shapes
+    assert kernels_for(np.zeros(1)) is cpu
+    assert array_namespace(np.zeros(1)) is np
+
+
+@pytest.mark.parametrize("name", sorted(set(shapes.__all__) & set(reference.__all__)))
+def test_kernels_have_the_parameters_of_the_reference(name):
+    def parameters(function):
+        return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+
+    assert parameters(getattr(shapes, name)) == parameters(getattr(reference, name))
+
+
+@pytest.mark.parametrize(
+    ("operation", "macs"),
+    [
+        (OPERATIONS["conv2d"], 2 * 6 * 5 * 8 * 2 * 9),
+        (linear_map, 2 * 5 * 4 * 9 * 8),
+        (OPERATIONS["matmul"], 2 * 72 * 72 * 4),
+        (lambda x: x @ md.ones(8, 3), 2 * 4 * 9 * 8 * 3),
+        (OPERATIONS["softmax"], 0),
+    ],
+)
+def test_products_are_counted(operation, macs):
+    before = work.macs
+    with md.no_grad():
+        operation(md.Tensor(ShapeArray((2, 4, 9, 8))))
+    assert work.macs - before == macs
+
+
+def field_of(network, shape):
+    with md.no_grad():
+        return network(md.Tensor(ShapeArray(shape))).data.field
+
+
+def seen(network, shape, position):
+    """(first, last) row and column of the image that reach one position of the output."""
+    x = md.ones(shape, requires_grad=True)
+    network(x)[0, :, position[0], position[1]].sum().backward()
+    rows, columns = np.nonzero(x.grad.data[0].sum(0))
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
+def kernel(*size, inputs=1):
+    return md.ones(1, inputs, *size)
+
+
+def chain(x):
+    x = F.conv2d(x, kernel(5, 3), stride=2)
+    x = F.avg_pool2d(x, 3, stride=(2, 1))
+    return F.conv2d(x, kernel(3, 1), dilation=(2, 1))
+
+
+def branches(x):
+    x = F.conv2d(x, kernel(3, 3), stride=2)
+    wide = F.conv2d(F.conv2d(x, kernel(3, 3), padding=1), kernel(3, 5), padding=(1, 2), stride=2)
+    small = F.conv2d(x[:, :, ::2, ::2], kernel(1, 1))
+    return F.conv2d(md.concat([wide + small, small], dim=1), kernel(1, 3, inputs=2))
+
+
+def padded_in_front(x):
+    x = md.pad(F.conv2d(x, kernel(3, 3), stride=2), (0, 0, 0, 0, 1, 0))
+    return F.conv2d(x, kernel(2, 2, inputs=2))
+
+
+@pytest.mark.parametrize("network", [chain, branches, padded_in_front])
+def test_receptive_fields_are_what_gradients_reach(network):
+    shape = (1, 1, 61, 63)
+    field = field_of(network, shape)
+    top, bottom, left, right = seen(network, shape, (4, 5))
+    assert (bottom - top + 1, right - left + 1) == field.size
+    below, _, beside, _ = seen(network, shape, (5, 6))
+    assert (below - top, beside - left) == field.jump
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda x: F.linear(x.flatten(1), md.ones(5, 25)),
+        lambda x: F.linear(x.reshape(1, 25), md.ones(5, 25)),
+        lambda x: x.mean((2, 3)),
+        lambda x: x.mean((2, 3), keepdim=True),
+        lambda x: F.adaptive_avg_pool2d(x, 1),
+        lambda x: F.linear(F.adaptive_avg_pool2d(x, 1).flatten(1), md.ones(5, 1)),
+        lambda x: F.avg_pool2d(x, 5),
+    ],
+)
+def test_heads_see_all_that_the_last_feature_map_sees(head):
+    def network(x):
+        return head(F.conv2d(x, md.ones(1, 1, 3, 3), stride=2))
+
+    assert field_of(network, (1, 1, 11, 11)).size == (3 + 4 * 2, 3 + 4 * 2)
+
+
+def test_a_field_begins_with_a_pixel():
+    assert ShapeArray((1, 3, 8, 8)).field == Field((1, 1), (1, 1))
