@@ -62,6 +62,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "lenet": {"in_channels": 1, "epochs": 12, "batch_size": 32, "lr": 2e-3},
     "alexnet": {"epochs": 8},
     "vgg": {"epochs": 6},
+    "resnet": {"epochs": 8, "lr": 2e-3},
+    "plain": {"epochs": 8, "lr": 2e-3},
+    "wide_resnet": {"epochs": 8, "lr": 1e-3},
+    "resnext": {"epochs": 8, "lr": 1e-3},
+    "se_resnet": {"epochs": 8, "lr": 1e-3},
+    "mobilenet": {"epochs": 8, "lr": 3e-3},
 }
 
 # Learning rate and weight decay to start from where another optimiser is asked for.
