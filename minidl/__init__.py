@@ -11,6 +11,7 @@ from . import autograd, data, functional, models, nn, optim
 from ._kernels.cpu import get_num_threads, set_num_threads
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad
 from .config import config
+from .counting import conv_output_size, receptive_field, summary
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int32, int64, uint8
 from .functional.conv import col2im, im2col
@@ -119,6 +120,7 @@ __all__ = [
     "clip",
     "col2im",
     "concat",
+    "conv_output_size",
     "config",
     "cos",
     "cumsum",
@@ -177,6 +179,7 @@ __all__ = [
     "randint",
     "randn",
     "randperm",
+    "receptive_field",
     "reshape",
     "round",
     "set_num_threads",
@@ -192,6 +195,7 @@ __all__ = [
     "std",
     "sub",
     "sum",
+    "summary",
     "take_along_dim",
     "tanh",
     "tensor",
