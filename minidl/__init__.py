@@ -7,7 +7,7 @@
 tensor([2., 4., 6.])
 """
 
-from . import autograd, data, functional, models, nn, optim
+from . import autograd, data, functional, io, models, nn, optim
 from ._kernels.cpu import get_num_threads, set_num_threads
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad
 from .config import config
@@ -78,6 +78,7 @@ from .functional.shape import (
     unsqueeze,
 )
 from .installation import show_config
+from .io import load, save
 from .random import get_rng_state, manual_seed, set_rng_state
 from .tensor import (
     Tensor,
@@ -120,8 +121,8 @@ __all__ = [
     "clip",
     "col2im",
     "concat",
-    "conv_output_size",
     "config",
+    "conv_output_size",
     "cos",
     "cumsum",
     "data",
@@ -148,11 +149,13 @@ __all__ = [
     "im2col",
     "int32",
     "int64",
+    "io",
     "is_grad_enabled",
     "isfinite",
     "isinf",
     "isnan",
     "linspace",
+    "load",
     "log",
     "log1p",
     "logsumexp",
@@ -182,6 +185,7 @@ __all__ = [
     "receptive_field",
     "reshape",
     "round",
+    "save",
     "set_num_threads",
     "set_rng_state",
     "show_config",

@@ -17,9 +17,12 @@ class ImageClassifier(Module):
         in_channels, num_classes: channels of the images, number of outputs.
         image_size: side of the images the network was built for.
         min_image_size: the smallest side that leaves something for the last layer; of the class.
+        old_names: what older weights files call the parameters, as pairs of a regular expression
+            and its replacement; of the class.
     """
 
     min_image_size: int
+    old_names: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, arch: str, in_channels: int, num_classes: int, image_size: int) -> None:
         super().__init__()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import MinidlError
 from .classifier import ImageClassifier
+from .pretrained import load_weights
 
 Model = TypeVar("Model", bound=type[ImageClassifier])
 
@@ -83,15 +85,17 @@ def create(
     num_classes: int | None = None,
     in_channels: int | None = None,
     image_size: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> ImageClassifier:
-    """Build an architecture with fresh weights.
+    """Build an architecture, with fresh weights or with those in a file.
 
     Args:
         name: one of `list_models()`.
         num_classes: number of outputs.
         in_channels: number of channels of the images.
         image_size: side of the (square) images the network is built for.
+        weights: a file that `md.load` reads, whose names and shapes fit the network.
         options: what the architecture offers besides, e.g. dropout=0.3.
 
     What is None or left out is the architecture's own default (1000 classes of 3x224x224 images
@@ -101,6 +105,7 @@ def create(
         UnknownModelError: if there is no such architecture; the text suggests the nearest name.
         ValueError: if image_size is smaller than the network needs.
         TypeError: if the architecture has no such option.
+        CheckpointError: if the file of weights cannot be read or does not fit.
 
     >>> import minidl as md
     >>> model = md.models.create("lenet5", num_classes=26)
@@ -115,4 +120,7 @@ def create(
     for option in options:
         if option not in accepted:
             raise TypeError(f"{name} has no option {option!r}; it has: {', '.join(accepted)}")
-    return model(**fixed, **options)
+    network = model(**fixed, **options)
+    if weights is not None:
+        load_weights(network, weights)
+    return network

@@ -1,0 +1,122 @@
+"""What all formats share: replacing a file in one step, and checks of what a stranger wrote."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import CheckpointError
+
+# What `zipfile` raises for archives that are damaged or of a kind it does not know.
+ZIP_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,  # encrypted, or (NotImplementedError) compressed in an unknown way
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+LONGEST_NAME = 100  # characters of a name from a file that an error text repeats
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write(temporary)` produce a file beside `path`, then put it in `path`'s place.
+
+    Whatever goes wrong, `path` is left as it was and the temporary file is removed. The new file
+    has the permissions that the user's umask gives, also where `write` gives others.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "greeting"
+    >>> replace_file(path, lambda temporary: temporary.write_text("hello"))
+    >>> path.read_text()
+    'hello'
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def open_for_reading(path: Path) -> BinaryIO:
+    """Open an existing file. Raises CheckpointError, naming it, if it cannot be read.
+
+    >>> open_for_reading(Path("no/such/file"))
+    Traceback (most recent call last):
+    ...
+    minidl.errors.CheckpointError: no/such/file: cannot be read (No such file or directory)
+    """
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_exactly(stream: Any, size: int, what: str) -> bytearray:
+    """`size` bytes, which the caller has compared with the file's size, of a stream.
+
+    Raises:
+        ValueError: there are fewer.
+
+    >>> import io
+    >>> read_exactly(io.BytesIO(b"abc"), 4, "storage '0'")
+    Traceback (most recent call last):
+    ...
+    ValueError: storage '0' ends too soon: expected 4 bytes, got 3
+    """
+    content = bytearray(size)
+    position = 0
+    while position < size:
+        piece = stream.read(min(size - position, 1 << 20))  # no second copy of a large array
+        if not piece:
+            raise ValueError(f"{what} ends too soon: expected {size:,} bytes, got {position:,}")
+        content[position : position + len(piece)] = piece
+        position += len(piece)
+    return content
+
+
+def quoted(name: object) -> str:
+    """A name that a file gave, fit to be printed: one line of ASCII, not too long.
+
+    >>> quoted("fc.weight"), quoted("two\\nlines")
+    ("'fc.weight'", "'two\\\\nlines'")
+    """
+    text = ascii(name if isinstance(name, str) else str(name))
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}...'"
+
+
+def listed(names: list[str], most: int = 3) -> str:
+    """The first few names, and how many more there are.
+
+    >>> listed(["a", "b", "c", "d", "e"])
+    "'a', 'b', 'c' and 2 more"
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(quoted(name) for name in names[:most]) + more
+
+
+def widened(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 numbers, given as uint16, as the float32 of the same values.
+
+    NumPy has no bfloat16. It is the upper half of a float32, so nothing is lost.
+
+    >>> widened(np.array([0x3F80, 0xC000], dtype=np.uint16))
+    array([ 1., -2.], dtype=float32)
+    """
+    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,57 @@
+"""Weights from a file into a model."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..errors import CheckpointError
+from ..io import load
+from ..io.files import listed
+from ..tensor import Tensor
+from .classifier import ImageClassifier
+
+COUNTER = ".num_batches_tracked"  # of batch normalisation; files before PyTorch 0.4.1 lack it
+PARALLEL = "module."  # what PyTorch's DataParallel puts before every name
+
+
+def load_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> None:
+    """Copy the weights in a file that `md.load` reads into a model.
+
+    Every name and shape must fit. What is forgiven is what older files of the same network have:
+    the names in the model's table `old_names`, "module." before every name, and batch
+    normalisation without counters, which then stay as they are.
+
+    Raises:
+        CheckpointError: the file cannot be read, or does not fit; the model is unchanged.
+    """
+    weights = renamed(model, load(path))
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    missing = [name for name in own if name not in weights and not name.endswith(COUNTER)]
+    unexpected = [name for name in weights if name not in own]
+    misshaped = [
+        f"{name} {weights[name].shape} for {shape}"
+        for name, shape in own.items()
+        if name in weights and weights[name].shape != shape
+    ]
+    problems = [
+        f"{len(names)} {title} ({listed(names)})"
+        for title, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("mis-shaped", misshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(f"{path}: does not fit {model.arch}: {', '.join(problems)}")
+    model.load_state_dict(weights, strict=False)
+
+
+def renamed(model: ImageClassifier, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under today's names."""
+    if all(name.startswith(PARALLEL) for name in weights):
+        weights = {name.removeprefix(PARALLEL): tensor for name, tensor in weights.items()}
+    for pattern, replacement in model.old_names:
+        weights = {re.sub(pattern, replacement, name): value for name, value in weights.items()}
+    return weights
