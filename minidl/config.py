@@ -11,9 +11,8 @@ class Config:
     `conv_algorithm` says how convolutions are computed:
 
     - "direct": the sum over channels and window as it stands.
-    - "winograd": Winograd's F(4x4, 3x3) for the forward pass and the input gradient of 3x3
-      convolutions with stride 1 in float32, with a quarter of the multiplications; "direct" for
-      all others.
+    - "winograd": Winograd's F(4x4, 3x3) for 3x3 convolutions with stride 1 in float32 and their
+      gradients, with a quarter of the multiplications; "direct" for all others.
     - "auto", the default: "winograd" where it is faster, which is decided by shapes alone (at
       least 32 input and output channels, and an output that its 4x4 tiles cover without wasting
       more than half), never by a measurement: the same program gives the same bits.

@@ -190,6 +190,7 @@ def test_winograd_equals_reference(input_shape, out_channels, padding, layout, s
         y = cpu.conv2d_forward(x, weight, bias, padding=padding)
         dy = random_array(generator, y.shape, np.float32, layout)
         dx = cpu.conv2d_input_grad(dy, weight, input_shape, padding=padding)
+        dw = cpu.conv2d_weight_grad(dy, x, weight.shape, padding=padding)
     finally:
         md.config.conv_algorithm = before
     wide = weight.astype(np.float64)
@@ -197,6 +198,10 @@ def test_winograd_equals_reference(input_shape, out_channels, padding, layout, s
     assert relative_error(y, expected.astype(np.float32)) <= 1e-5
     expected = reference.conv2d_input_grad(dy.astype(float), wide, input_shape, padding=padding)
     assert relative_error(dx, expected.astype(np.float32)) <= 1e-5
+    expected = reference.conv2d_weight_grad(
+        dy.astype(float), x.astype(float), weight.shape, padding=padding
+    )
+    assert relative_error(dw, expected.astype(np.float32)) <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -215,11 +220,15 @@ def test_error_of_each_algorithm_is_as_documented(algorithm, bound, channels):
         y = cpu.conv2d_forward(x.astype(np.float32), weight.astype(np.float32))
         exact_dx = cpu.conv2d_input_grad(exact, weight, x.shape)
         dx = cpu.conv2d_input_grad(exact.astype(np.float32), weight.astype(np.float32), x.shape)
+        dy = generator.standard_normal(exact.shape)
+        exact_dw = cpu.conv2d_weight_grad(dy, x, weight.shape)
+        dw = cpu.conv2d_weight_grad(dy.astype(np.float32), x.astype(np.float32), weight.shape)
     finally:
         md.config.conv_algorithm = before
     np.testing.assert_allclose(exact, reference.conv2d_forward(x, weight), rtol=1e-10, atol=1e-10)
     assert np.linalg.norm(y - exact) <= bound * np.linalg.norm(exact)
     assert np.linalg.norm(dx - exact_dx) <= bound * np.linalg.norm(exact_dx)
+    assert np.linalg.norm(dw - exact_dw) <= bound * np.linalg.norm(exact_dw)
     if algorithm == "auto":  # which took Winograd here
         assert np.linalg.norm(y - exact) > 5e-7 * np.linalg.norm(exact)
 

@@ -222,9 +222,14 @@ def conv2d_weight_grad(
     k, c_per_group, r, s = weight_shape
     if dy.size == 0:
         return np.zeros(weight_shape, dy.dtype)
+    dw = empty(weight_shape, dy.dtype)
+    if launch_winograd.applies(
+        dy.dtype, tuple(weight_shape), stride, dilation, groups, dy.shape[2:]
+    ):
+        launch_winograd.weight_gradient(dy, x, padding, dw)
+        return dw
     if _is_pointwise(tuple(weight_shape), stride, padding):
         dy, x = _flat(dy), _flat(x)
-    dw = empty(weight_shape, dy.dtype)
     columns = c_per_group * r * s
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
     parts = _partial_sums(k, columns, groups, pixels, dy.itemsize)

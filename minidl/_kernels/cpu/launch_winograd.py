@@ -3,13 +3,14 @@
 import numpy as np
 
 import minidl._kernels.cpu.winograd as winograd
+import minidl._kernels.cpu.winograd_weight as winograd_weight
 
 from ..geometry import Padding, Pair
 from .algorithm import get_conv_algorithm
 from .buffers import empty
 from .threads import threads_for
 
-__all__ = ["applies", "convolve"]
+__all__ = ["applies", "convolve", "weight_gradient"]
 
 Array = np.ndarray
 
@@ -73,4 +74,24 @@ def convolve(
         empty((v_size,), x.dtype),
         strips,
         threads_for(y.size * channels),
+    )
+
+
+def weight_gradient(dy: Array, x: Array, padding: Padding, dw: Array) -> None:
+    """dw (K, C, 3, 3) from dy (N, K, P, Q) and x (N, C, H, W)."""
+    n, k, p, q = dy.shape
+    channels = x.shape[1]
+    tiles = n * -(-p // 4) * -(-q // 4)
+    block, *sizes = winograd_weight.block_sizes(channels, k, tiles, MOST_BYTES // 4)
+    u, v, m = (empty((size,), x.dtype) for size in sizes)
+    winograd_weight.weight_gradient(
+        dy,
+        x,
+        (-padding[0], -padding[2]),
+        dw.reshape(k, channels * 9),
+        block,
+        u,
+        v,
+        m,
+        threads_for(dy.size * channels),
     )

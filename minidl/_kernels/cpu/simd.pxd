@@ -30,6 +30,8 @@ cdef extern from "kernels.h" nogil:
         void (*winograd_filter)(const float *, float *, Py_ssize_t) noexcept nogil
         void (*winograd_input)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
         void (*winograd_output)(const float *, Py_ssize_t, float, float *) noexcept nogil
+        void (*winograd_slope)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
+        void (*winograd_weight)(const float *, Py_ssize_t, float *) noexcept nogil
 
     ctypedef struct Kernels_F64:
         Py_ssize_t mr

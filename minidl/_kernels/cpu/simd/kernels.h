@@ -41,6 +41,8 @@ typedef struct {
         void (*winograd_filter)(const T *g, T *u, ptrdiff_t u_step);                              \
         void (*winograd_input)(const T *d, ptrdiff_t d_step, T *v, ptrdiff_t v_step);             \
         void (*winograd_output)(const T *m, ptrdiff_t m_step, T bias, T *rows);                   \
+        void (*winograd_slope)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step);             \
+        void (*winograd_weight)(const T *m, ptrdiff_t m_step, T *w);                              \
     } NAME;
 
 DECLARE_KERNELS(float, Kernels_F32)

@@ -111,6 +111,8 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(winograd_filter, SUFFIX),
     CAT(winograd_input, SUFFIX),
     CAT(winograd_output, SUFFIX),
+    CAT(winograd_slope, SUFFIX),
+    CAT(winograd_weight, SUFFIX),
 };
 
 #undef NV

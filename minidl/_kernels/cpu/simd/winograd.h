@@ -1,8 +1,9 @@
-/* The transforms of Winograd's F(4x4, 3x3) for one type T and one instruction set.
+/* The transforms of Winograd's F(4x4, 3x3) and F(3x3, 4x4) for one type T and instruction set.
  *
  * Sixteen outputs of a 3x3 convolution need 144 multiplications; through the values of polynomials
  * at six points they need 36 (Winograd 1980; Lavin and Gray 2016, section 4.2):
  *     Y = A' [(G g G') .* (B' d B)] A        d 6x6 input tile, g 3x3 filter, Y 4x4 output tile
+ * The weight's gradient is a 3x3 output of 4x4 filters, the output's gradient, over the same tiles.
  * The points are 0, a, -a, b, -b and infinity. With a = 3/4 and b = 3/2 the result is off by half
  * as much (and its worst element by a fifth as much) as with the customary 1 and 2.
  * All functions work on VL (or MR) tiles (or filters) side by side, one in each lane.
@@ -100,4 +101,50 @@ static void CAT(winograd_filter, SUFFIX)(const T *g, T *u, ptrdiff_t u_step) {
         CAT(filter_1d, SUFFIX)(g + j * MR, 3 * MR, half + j * MR, 3 * MR);
     for (int i = 0; i < 6; ++i)
         CAT(filter_1d, SUFFIX)(half + 3 * i * MR, MR, u + 6 * i * u_step, u_step);
+}
+
+static inline void CAT(slope_1d, SUFFIX)(const VEC *g, int g_step, VEC *u, int u_step) {
+    const VEC g0 = g[0], g1 = g[g_step], g2 = g[2 * g_step], g3 = g[3 * g_step];
+    const VEC even_a = A_SCALE * (g0 + A2 * g2), odd_a = A_SCALE * A1 * (g1 + A2 * g3);
+    const VEC even_b = B_SCALE * (g0 + B2 * g2), odd_b = B_SCALE * B1 * (g1 + B2 * g3);
+    u[0] = (1 / AB) * g0;
+    u[u_step] = even_a + odd_a;
+    u[2 * u_step] = even_a - odd_a;
+    u[3 * u_step] = even_b + odd_b;
+    u[4 * u_step] = even_b - odd_b;
+    u[5 * u_step] = g3;
+}
+
+/* u[xi] = (G g G')[xi] for NR 4x4 tiles of the output's gradient: 16 rows of NR in, 36 out. */
+static void CAT(winograd_slope, SUFFIX)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step) {
+    for (ptrdiff_t lane = 0; lane < NR; lane += VL) {
+        VEC in[16], half[24], out[36];
+        for (int i = 0; i < 16; ++i) in[i] = *(const VEC *)(g + i * g_step + lane);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) CAT(slope_1d, SUFFIX)(in + j, 4, half + j, 4);
+#pragma GCC unroll 6
+        for (int i = 0; i < 6; ++i) CAT(slope_1d, SUFFIX)(half + 4 * i, 1, out + 6 * i, 1);
+        for (int i = 0; i < 36; ++i) *(VEC *)(u + i * u_step + lane) = out[i];
+    }
+}
+
+static inline void CAT(weight_1d, SUFFIX)(const VEC *m, int m_step, VEC *w, int w_step) {
+    const VEC even_a = m[m_step] + m[2 * m_step], odd_a = A1 * (m[m_step] - m[2 * m_step]);
+    const VEC even_b = m[3 * m_step] + m[4 * m_step], odd_b = B1 * (m[3 * m_step] - m[4 * m_step]);
+    w[0] = m[0] + even_a + even_b;
+    w[w_step] = odd_a + odd_b;
+    w[2 * w_step] = A2 * even_a + B2 * even_b + m[5 * m_step];
+}
+
+/* w[tap] = (A' m A)[tap] for NR input channels of one filter: 36 rows in, 9 rows of NR out. */
+static void CAT(winograd_weight, SUFFIX)(const T *m, ptrdiff_t m_step, T *w) {
+    for (ptrdiff_t lane = 0; lane < NR; lane += VL) {
+        VEC in[36], half[18], out[9];
+        for (int i = 0; i < 36; ++i) in[i] = *(const VEC *)(m + i * m_step + lane);
+#pragma GCC unroll 6
+        for (int i = 0; i < 6; ++i) CAT(weight_1d, SUFFIX)(in + i, 6, half + i, 6);
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; ++i) CAT(weight_1d, SUFFIX)(half + 6 * i, 1, out + 3 * i, 1);
+        for (int i = 0; i < 9; ++i) *(VEC *)(w + i * NR + lane) = out[i];
+    }
 }

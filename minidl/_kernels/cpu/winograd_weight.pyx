@@ -1,0 +1,165 @@
+"""The weight gradient of 3x3 convolution with stride 1 by Winograd's F(3x3, 4x4).
+
+The 3x3 gradient of one filter and channel is what a 4x4 filter, a tile of the output's gradient,
+finds in a 6x6 input tile, summed over all tiles. Both are transformed (see simd/winograd.h); for
+each of the 36 points the sum over tiles is a matrix product, output channels times input channels,
+which accumulates over blocks of tiles; one transformation at the end gives the 3x3.
+
+For each block all threads share two steps: transform the tiles of a strip of channels and pack them
+as the micro-kernel reads them; then multiply, a few strips of channels each.
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from .simd cimport Kernels_F32, Segment, Window, minidl_kernels_f32, segment_pixels
+
+cdef enum:
+    POINTS = 36
+    TILE = 4
+    # Elements between one point's strips and the next's, against cache conflicts.
+    PAD = 16
+
+
+def block_sizes(Py_ssize_t in_channels, Py_ssize_t out_channels, Py_ssize_t tiles, Py_ssize_t room):
+    """Tiles of a block, and elements of `u`, `v` and `m`; u and v may have `room` elements each."""
+    cdef const Kernels_F32 *isa = minidl_kernels_f32()
+    cdef Py_ssize_t c = (in_channels + isa.nr - 1) // isa.nr * isa.nr
+    cdef Py_ssize_t k = (out_channels + isa.mr - 1) // isa.mr * isa.mr
+    cdef Py_ssize_t block = room // (POINTS * max(c, k)) // isa.nr * isa.nr
+    block = max(isa.nr, min(block, 240, (tiles + isa.nr - 1) // isa.nr * isa.nr))
+    return block, POINTS * (k * block + PAD), POINTS * (c * block + PAD), POINTS * c * k
+
+
+cdef void transform_strip(
+    const Kernels_F32 *isa, const float *images, const Window *window, bint is_input,
+    Py_ssize_t dy, Py_ssize_t dx, Py_ssize_t channels, Py_ssize_t first, Py_ssize_t count,
+    Py_ssize_t tiles_h, Py_ssize_t tiles_w, Segment *segments, float *d, float *rows,
+    float *packed, Py_ssize_t point_step
+) noexcept nogil:
+    """Transform `count` tiles of up to NR (input) or MR (output gradient) channels into a strip.
+
+    packed[xi][tile][channel]: NR tiles at a time, channel by channel, then turned over.
+    """
+    cdef Py_ssize_t nr = isa.nr, plane = window.height * window.width
+    cdef Py_ssize_t side = 6 if is_input else 4, width = isa.nr if is_input else isa.mr
+    cdef Py_ssize_t group, done, n_segments, tiles, channel, tap, xi
+    for group in range((count + nr - 1) // nr):
+        done = group * nr
+        tiles = min(nr, count - done)
+        n_segments = segment_pixels(first + done, tiles, tiles_h, tiles_w, nr, nr, segments)
+        if tiles < nr:
+            memset(d, 0, side * side * nr * sizeof(float))
+        for channel in range(channels):
+            for tap in range(side * side):
+                isa.gather(images + channel * plane, window, dy + tap // side, dx + tap % side,
+                           segments, n_segments, d + tap * nr)
+            if is_input:
+                isa.winograd_input(d, nr, rows + channel * POINTS * nr, nr)
+            else:
+                isa.winograd_slope(d, nr, rows + channel * POINTS * nr, nr)
+        for xi in range(POINTS):
+            if is_input:
+                isa.pack_nr(rows + xi * nr, POINTS * nr, channels, tiles,
+                            packed + xi * point_step + done * width)
+            else:
+                isa.pack_mr(rows + xi * nr, POINTS * nr, channels, tiles,
+                            packed + xi * point_step + done * width)
+
+
+cdef void transform_back(
+    const Kernels_F32 *isa, const float *m, Py_ssize_t out_count, Py_ssize_t in_count,
+    float *dw, Py_ssize_t dw_row_stride, float *w
+) noexcept nogil:
+    """One micro-tile of the 36 products m[xi][MR][NR] to dw[k][c][3*3]."""
+    cdef Py_ssize_t k, c, tap
+    for k in range(out_count):
+        isa.winograd_weight(m + k * isa.nr, isa.mr * isa.nr, w)
+        for c in range(in_count):
+            for tap in range(9):
+                dw[k * dw_row_stride + c * 9 + tap] = w[tap * isa.nr + c]
+
+
+def weight_gradient(
+    const float[:, :, :, ::1] dy, const float[:, :, :, ::1] x, offset, float[:, ::1] dw,
+    Py_ssize_t block, float[::1] u, float[::1] v, float[::1] m, int num_threads,
+):
+    """dw[k, c*9 + 3*r + s] = sum of dy[n, k, p, q] * x[n, c, p + r + offset_h, q + s + offset_w].
+
+    `block`, `u`, `v` and `m` are as `block_sizes` says; the order of summation does not depend on
+    the number of threads.
+    """
+    cdef const Kernels_F32 *isa = minidl_kernels_f32()
+    cdef Py_ssize_t mr = isa.mr, nr = isa.nr, micro = isa.mr * isa.nr
+    cdef Py_ssize_t out_channels = dy.shape[1], in_channels = x.shape[1]
+    cdef Py_ssize_t k_strips = (out_channels + mr - 1) // mr
+    cdef Py_ssize_t c_strips = (in_channels + nr - 1) // nr
+    cdef Py_ssize_t tiles_h = (dy.shape[2] + TILE - 1) // TILE
+    cdef Py_ssize_t tiles_w = (dy.shape[3] + TILE - 1) // TILE
+    cdef Py_ssize_t total = dy.shape[0] * tiles_h * tiles_w
+    cdef Py_ssize_t u_step = k_strips * mr * block + PAD, v_step = c_strips * nr * block + PAD
+    cdef Py_ssize_t row = offset[0], col = offset[1]
+    cdef Py_ssize_t dy_plane = dy.shape[2] * dy.shape[3], x_plane = x.shape[2] * x.shape[3]
+    cdef const float *dy0 = &dy[0, 0, 0, 0]
+    cdef const float *x0 = &x[0, 0, 0, 0]
+    cdef float *dw0 = &dw[0, 0]
+    cdef float *u0 = &u[0]
+    cdef float *v0 = &v[0]
+    cdef float *m0 = &m[0]
+    cdef Window dy_window, x_window
+    dy_window.image_stride = out_channels * dy_plane
+    dy_window.height = dy.shape[2]
+    dy_window.width = dy.shape[3]
+    x_window.image_stride = in_channels * x_plane
+    x_window.height = x.shape[2]
+    x_window.width = x.shape[3]
+    dy_window.stride_h = dy_window.stride_w = x_window.stride_h = x_window.stride_w = TILE
+
+    cdef Py_ssize_t size = POINTS * nr * (1 + nr)                # d, and rows of NR channels
+    cdef float *buffers = <float *>malloc(num_threads * size * sizeof(float))
+    cdef Segment *segments = <Segment *>malloc(num_threads * nr * sizeof(Segment))
+    cdef Py_ssize_t first, count, step, i, j, xi
+    cdef float *mine
+    if buffers == NULL or segments == NULL:
+        free(buffers)
+        free(segments)
+        raise MemoryError(f"convolution: no memory for {num_threads} buffers of {size} elements")
+
+    with nogil:
+        for step in range((total + block - 1) // block):
+            first = step * block
+            count = min(block, total - first)
+            for i in prange(c_strips + k_strips, num_threads=num_threads, schedule="dynamic"):
+                mine = buffers + threadid() * size
+                if i < c_strips:
+                    transform_strip(
+                        isa, x0 + i * nr * x_plane, &x_window, True, row, col,
+                        min(nr, in_channels - i * nr), first, count, tiles_h, tiles_w,
+                        segments + threadid() * nr, mine, mine + POINTS * nr,
+                        v0 + i * nr * block, v_step,
+                    )
+                else:
+                    transform_strip(
+                        isa, dy0 + (i - c_strips) * mr * dy_plane, &dy_window, False, 0, 0,
+                        min(mr, out_channels - (i - c_strips) * mr), first, count, tiles_h, tiles_w,
+                        segments + threadid() * nr, mine, mine + POINTS * nr,
+                        u0 + (i - c_strips) * mr * block, u_step,
+                    )
+            for i in prange(POINTS * c_strips, num_threads=num_threads, schedule="dynamic"):
+                xi = i // c_strips
+                for j in range(k_strips):                         # m[c strip][k strip][xi]
+                    isa.product(
+                        count, u0 + xi * u_step + j * mr * block,
+                        v0 + xi * v_step + i % c_strips * nr * block,
+                        m0 + ((i % c_strips * k_strips + j) * POINTS + xi) * micro, step == 0,
+                    )
+        for i in prange(c_strips * k_strips, num_threads=num_threads, schedule="static"):
+            transform_back(
+                isa, m0 + i * POINTS * micro, min(mr, out_channels - i % k_strips * mr),
+                min(nr, in_channels - i // k_strips * nr),
+                dw0 + i % k_strips * mr * in_channels * 9 + i // k_strips * nr * 9,
+                in_channels * 9, buffers + threadid() * size,
+            )
+    free(buffers)
+    free(segments)
