@@ -378,6 +378,31 @@ class Tensor:
         """Multiply by `other`, broadcast to this shape, in place; integers not by fractions."""
         return self._change("mul_", operator.imul, other)
 
+    def __iadd__(self, other: Any) -> Tensor:  # type: ignore[misc]
+        return self._augmented("iadd", operator.add, operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Tensor:  # type: ignore[misc]
+        return self._augmented("isub", operator.sub, operator.isub, other)
+
+    def __imul__(self, other: Any) -> Tensor:  # type: ignore[misc]
+        return self._augmented("imul", operator.mul, operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Tensor:  # type: ignore[misc]
+        return self._augmented("itruediv", operator.truediv, operator.itruediv, other)
+
+    def _augmented(
+        self, op: str, compute: Callable[..., Tensor], change: Callable[..., Any], other: Any
+    ) -> Tensor:
+        """x += y: in place, but where gradients flow a new tensor, for that is recorded.
+
+        A leaf that requires a gradient stays the leaf it is: it only changes under no_grad().
+        """
+        is_parameter = self.is_leaf and self.requires_grad
+        flows = self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
+        if flows and not is_parameter and is_grad_enabled():
+            return compute(self, other)
+        return self._change(op, change, other)
+
     def _change(self, op: str, change: Callable[[Any, Any], Any], other: Any) -> Tensor:
         self._prepare_change(op, other)
         try:

@@ -413,6 +413,37 @@ def test_in_place_changes_that_would_lose_gradients_are_refused():
     assert (w.item(), x.item()) == (2.0, 2.0)
 
 
+def test_augmented_assignment_is_in_place_unless_gradients_flow():
+    w = leaf(1.0, 2.0)
+    same = w
+    with md.no_grad():
+        w -= leaf(1.0, 1.0) * 0.5
+        w *= 2
+        w /= 4
+        w += 1
+    assert w is same
+    assert (w.is_leaf, w.tolist()) == (True, [1.25, 1.75])
+    with pytest.raises(RuntimeError, match=r"isub: the tensor requires a gradient.* under no_grad"):
+        w -= 1
+    total = md.zeros(2, dtype=md.float64)
+    total += 1
+    loss = total
+    loss += w  # recorded: a new tensor
+    loss *= w
+    assert total.tolist() == [1.0, 1.0]
+    loss.sum().backward()
+    np.testing.assert_allclose(w.grad.data, 1 + 2 * w.data)
+    y = (total * w).sum()
+    total += 1
+    with pytest.raises(RuntimeError, match=r"mul: .* changed in place"):
+        y.backward()
+    count = md.tensor(3)
+    count += 2
+    assert count.item() == 5
+    with pytest.raises(TypeError, match="itruediv: "):
+        count /= 2
+
+
 # ---- grad mode ----
 
 
