@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import oracle
 from networks import blank, check_training, count, lazy_weights
+from safetensors.numpy import load_file
 
 import minidl as md
 from minidl import models, nn
@@ -18,6 +19,7 @@ from minidl.models.stochastic_depth import (
     StochasticBlock,
     StochasticDepthResNet,
 )
+from minidl.train import main
 
 # Parameters, weights of convolutions and linear layers only, multiply-accumulates, and blocks.
 COUNTS = {
@@ -236,6 +238,17 @@ def test_expectation_of_training_is_evaluation_of_one_block():
     assert (np.abs(mean - expected) <= 4 * deviation * np.abs(residual) + 1e-12).all()
 
 
+def test_a_dropped_bottleneck_still_projects_and_cuts_off():
+    md.manual_seed(9)
+    block = stochastic_depth.StochasticBottleneck(3, 2, stride=2, shortcut="B").train()
+    block.survival = 0.0
+    block.downsample[1].eval()
+    x = md.randn(2, 3, 6, 5)
+    projected = block.downsample(x).data
+    assert (projected < 0).any()
+    np.testing.assert_array_equal(block(x).data, np.maximum(projected, 0))
+
+
 def train(model, optimizer, steps, x):
     losses = []
     for _ in range(steps):
@@ -269,6 +282,20 @@ def test_runs_repeat_and_go_on_where_they_stopped():
     optimizer.load_state_dict(saved[1])
     md.set_rng_state(saved[2])
     assert train(model, optimizer, 6, x) == rest
+
+
+def test_a_resumed_run_drops_what_an_uninterrupted_one_does(tmp_path):
+    options = ["--arch", "stochdepth110_cifar", "--image-size", "4", "--limit", "24"]
+    options += ["--batch-size", "12", "--schedule", "constant"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main([*options, "--epochs", "2", "--out", str(whole)]) == 0
+    assert main([*options, "--epochs", "1", "--out", str(parts)]) == 0
+    assert main(["--resume", str(parts), "--epochs", "2"]) == 0
+    expected, resumed = (load_file(run / "last.safetensors") for run in (whole, parts))
+    assert expected.keys() == resumed.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(resumed[name], array, err_msg=name)
+    assert expected["bn1.num_batches_tracked"] == 4
 
 
 @pytest.mark.parametrize("arch", COUNTS)

@@ -68,7 +68,8 @@ def save_checkpoint(
     from safetensors.numpy import save_file
 
     text = json.dumps({"format": FORMAT} | dict(state), indent=1, allow_nan=False)
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # Not np.ascontiguousarray, which gives arrays without axes (batch normalisation's counts) one.
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     try:
         replace_file(path, lambda p: save_file(arrays, p, metadata={METADATA_KEY: text}))
         replace_file(path.with_suffix(".json"), lambda p: p.write_text(text + "\n"))
