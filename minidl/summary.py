@@ -7,6 +7,7 @@ Shapes, parameters, multiply-accumulates, memory and receptive fields of one arc
 
 import argparse
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             in_channels=options.in_channels,
             image_size=options.image_size,
         )
-    except (MinidlError, ValueError) as error:
+    except (MinidlError, TypeError, ValueError) as error:
         parser.error(str(error))
     _print(counted, form, bias=not options.no_bias, width=width)
     return 0
@@ -111,8 +112,10 @@ def _print(counted: Summary, form: str, bias: bool, width: int) -> None:
         Console(width=width).print(table.as_rich(counted, bias, width))
     elif form == "text":
         print(table.as_text(counted, bias, width))
+    elif form == "markdown":
+        print(table.as_markdown(counted, bias))
     else:
-        print({"markdown": table.as_markdown, "json": table.as_json}[form](counted, bias))
+        print(table.as_json(counted))
 
 
 class _CallableModule(ModuleType):
@@ -125,4 +128,5 @@ class _CallableModule(ModuleType):
 sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when `| head` has seen enough
     sys.exit(main())

@@ -9,7 +9,8 @@ import pytest
 import minidl as md
 import minidl.functional as F
 from minidl._kernels import array_namespace, cpu, kernels_for, reference, shapes
-from minidl._kernels.shapes import Field, ShapeArray, work
+from minidl._kernels.geometry import ReceptiveField
+from minidl._kernels.shapes import ShapeArray, work
 
 WEIGHT = md.ones(6, 2, 3, 3)
 
@@ -213,4 +214,4 @@ def test_heads_see_all_that_the_last_feature_map_sees(head):
 
 
 def test_a_field_begins_with_a_pixel():
-    assert ShapeArray((1, 3, 8, 8)).field == Field((1, 1), (1, 1))
+    assert ShapeArray((1, 3, 8, 8)).field == ReceptiveField((1, 1), (1, 1))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 __all__ = [
     "Padding",
     "Pair",
+    "ReceptiveField",
     "Windows",
     "adaptive_windows",
     "conv_output_size",
@@ -39,6 +40,33 @@ class Windows(NamedTuple):
     start: list[int]
     stop: list[int]
     divisor: list[int]
+
+
+class ReceptiveField(NamedTuple):
+    """What one position of a feature map sees of the image.
+
+    Attributes:
+        size: how many pixels (height, width) it depends on.
+        jump: how far in the image lie the pixels that its neighbours see.
+    """
+
+    size: Pair = (1, 1)
+    jump: Pair = (1, 1)
+
+    def after(self, window: Pair, stride: Pair = (1, 1)) -> "ReceptiveField":
+        """The field behind a layer with this window and stride: wider by (window - 1) * jump.
+
+        Source: Araujo, Norris, Sim (2019), "Computing receptive fields of convolutional neural
+        networks", section 2.
+
+        >>> ReceptiveField().after((7, 7), (2, 2)).after((3, 3), (2, 2))
+        ReceptiveField(size=(11, 11), jump=(4, 4))
+        """
+        (size_h, size_w), (jump_h, jump_w) = self
+        return ReceptiveField(
+            (size_h + (window[0] - 1) * jump_h, size_w + (window[1] - 1) * jump_w),
+            (jump_h * stride[0], jump_w * stride[1]),
+        )
 
 
 def pair(op: str, name: str, value: int | Sequence[int], minimum: int = 1) -> Pair:

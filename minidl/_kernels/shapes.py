@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .geometry import (
     Padding,
     Pair,
+    ReceptiveField,
     adaptive_windows,
     conv_output_size,
     effective_window,
@@ -26,7 +27,6 @@ from .geometry import (
 )
 
 __all__ = [
-    "Field",
     "ShapeArray",
     "adaptive_avg_pool2d_forward",
     "avg_pool2d_forward",
@@ -44,30 +44,6 @@ __all__ = [
 ]
 
 _ELEMENT = bytes(16)  # where all elements of all ShapeArrays lie; nobody can write here
-
-
-class Field(NamedTuple):
-    """What one position of a feature map sees of the image: how much, and at what distance from
-    what its neighbour sees. Both are pairs (height, width) in pixels."""
-
-    size: Pair = (1, 1)
-    jump: Pair = (1, 1)
-
-    def after(self, window: Pair, stride: Pair = (1, 1)) -> Field:
-        """The field behind a layer with this window and stride.
-
-        size + (window - 1) * jump, jump * stride. Source: Dumoulin, Visin (2016), "A guide to
-        convolution arithmetic for deep learning"; Araujo, Norris, Sim (2019), "Computing receptive
-        fields of convolutional neural networks", section 2.
-
-        >>> Field().after((7, 7), (2, 2)).after((3, 3), (2, 2))
-        Field(size=(11, 11), jump=(4, 4))
-        """
-        (size_h, size_w), (jump_h, jump_w) = self
-        return Field(
-            (size_h + (window[0] - 1) * jump_h, size_w + (window[1] - 1) * jump_w),
-            (jump_h * stride[0], jump_w * stride[1]),
-        )
 
 
 class _Work(threading.local):
@@ -90,17 +66,15 @@ class ShapeArray(np.ndarray):
     ((64, 3, 224, 224), (64,), 16)
     """
 
-    field: Field
+    field: ReceptiveField
     unread: Pair
 
-    def __new__(cls, shape: Any, dtype: Any = np.float32, field: Field | None = None) -> ShapeArray:
+    def __new__(cls, shape: Any, dtype: Any = np.float32) -> ShapeArray:
         shape = tuple(shape)
-        array = np.ndarray.__new__(cls, shape, dtype, _ELEMENT, 0, (0,) * len(shape))
-        array.field = Field() if field is None else field
-        return array
+        return np.ndarray.__new__(cls, shape, dtype, _ELEMENT, 0, (0,) * len(shape))
 
     def __array_finalize__(self, source: Any) -> None:
-        self.field = getattr(source, "field", Field())
+        self.field = getattr(source, "field", ReceptiveField())
         self.unread = getattr(source, "unread", (1, 1))
         if isinstance(source, ShapeArray) and source.ndim == 4 and self.ndim < 4:
             self.unread = source.shape[2:]
@@ -147,7 +121,7 @@ class ShapeArray(np.ndarray):
         axis = kwargs.get("axis", 0)
         axes = range(x.ndim) if axis is None else np.atleast_1d(axis) % x.ndim
         kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
-        result = ShapeArray(kept, dtype, x.field)
+        result = _like(x, kept, dtype)
         if x.ndim == 4:  # a sum over the image sees all of it
             h, w = (n if i in axes else 1 for i, n in ((2, x.shape[2]), (3, x.shape[3])))
             result.field = x.field.after((h, w))
@@ -190,9 +164,10 @@ def _one(entry: Any) -> Any:
 
 
 def _like(x: np.ndarray, shape: Any, dtype: Any) -> ShapeArray:
-    """A result with the receptive field of `x`."""
+    """A result that sees what `x` sees."""
     result = ShapeArray(shape, dtype)
-    result.field, result.unread = getattr(x, "field", Field()), getattr(x, "unread", (1, 1))
+    if isinstance(x, ShapeArray):
+        result.field, result.unread = x.field, x.unread
     return result
 
 
@@ -202,7 +177,7 @@ def _joined(inputs: Any, shape: Any, dtype: Any) -> ShapeArray:
     for entry in inputs:
         if isinstance(entry, ShapeArray):
             (size, jump), (other_size, other_jump) = result.field, entry.field
-            result.field = Field(_larger(size, other_size), _larger(jump, other_jump))
+            result.field = ReceptiveField(_larger(size, other_size), _larger(jump, other_jump))
             result.unread = _larger(result.unread, entry.unread)
     return result
 

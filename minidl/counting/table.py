@@ -6,6 +6,7 @@ Sizes are height x width x channels, as lectures write them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .._kernels.geometry import Pair
 
 if TYPE_CHECKING:
-    from .summary import LayerCount, Summary
+    from .summary import Summary
 
 __all__ = ["as_json", "as_markdown", "as_rich", "as_text", "by", "compact"]
 
@@ -60,7 +61,7 @@ def _cells(counted: Summary, bias: bool, exact: bool) -> list[list[str]]:
         return f"{value:,}" if exact else compact(value)
 
     size = counted.input_shape
-    rows = [["input", "", size_text(size), number(_product(size)), "", "", "", ""]]
+    rows = [["input", "", size_text(size), number(math.prod(size)), "", "", "", ""]]
     for line in counted.layers:
         params = line.params if bias else line.weights
         rows.append(
@@ -83,13 +84,6 @@ def _cells(counted: Summary, bias: bool, exact: bool) -> list[list[str]]:
 
 def _side(pair: Pair) -> str:
     return str(pair[0]) if pair[0] == pair[1] else by(pair)
-
-
-def _product(shape: Sequence[int]) -> int:
-    product = 1
-    for n in shape:
-        product *= n
-    return product
 
 
 def _title(counted: Summary) -> str:
@@ -155,15 +149,8 @@ def as_markdown(counted: Summary, bias: bool = True) -> str:
     return "\n".join([*lines, "", *(f"- {total}" for total in _totals(counted, bias))])
 
 
-def as_json(counted: Summary, bias: bool = True) -> str:
-    """The summary as JSON with exact numbers; shapes are (C, H, W).
-
-    `bias` changes nothing: each layer has both `params` and `weights`.
-    """
-
-    def line(layer: LayerCount) -> dict[str, Any]:
-        return asdict(layer)
-
+def as_json(counted: Summary) -> str:
+    """The summary as JSON with exact numbers; shapes are (C, H, W)."""
     return json.dumps(
         {
             "model": counted.model,
@@ -174,7 +161,7 @@ def as_json(counted: Summary, bias: bool = True) -> str:
             "memory": counted.memory,
             "memory_bytes": counted.memory * BYTES,
             "uncalled_params": counted.uncalled_params,
-            "layers": [line(layer) for layer in counted.layers],
+            "layers": [asdict(line) for line in counted.layers],
         },
         indent=1,
     )

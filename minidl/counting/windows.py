@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import overload
 
 from .._kernels import geometry
-from .._kernels.geometry import Pair, conv_padding, effective_window, pair
-from .._kernels.shapes import Field
+from .._kernels.geometry import Pair, ReceptiveField, conv_padding, effective_window, pair
 
 __all__ = ["conv_output_size", "receptive_field"]
 
@@ -81,7 +80,7 @@ def conv_output_size(
     return size[0]
 
 
-def receptive_field(layers: Sequence[int | Sequence[int]]) -> Field:
+def receptive_field(layers: Sequence[int | Sequence[int]]) -> ReceptiveField:
     """How much of the image one position sees behind a chain of convolutions and poolings.
 
     Each layer widens the field by (window - 1) times the distance (`jump`) of its inputs in the
@@ -103,10 +102,10 @@ def receptive_field(layers: Sequence[int | Sequence[int]]) -> Field:
     AlexNet up to its second pooling:
 
     >>> md.receptive_field([(11, 4), (3, 2), 5, (3, 2)])
-    Field(size=(67, 67), jump=(16, 16))
+    ReceptiveField(size=(67, 67), jump=(16, 16))
     """
     op = "receptive_field"
-    field = Field()
+    field = ReceptiveField()
     for layer in layers:
         entries = list(layer) if isinstance(layer, Sequence) else [layer]
         if not 1 <= len(entries) <= 3:
