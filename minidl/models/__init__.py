@@ -2,9 +2,12 @@
 
 from .alexnet import AlexNet
 from .classifier import ImageClassifier
+from .densenet import CifarDenseNet, DenseNet
 from .fractalnet import FractalNet
-from .lenet import LeNet5
+from .googlenet import GoogLeNet, GoogLeNetOutputs, InceptionExample
+from .lenet import LeNet5, OriginalLeNet5
 from .mobilenet import MobileNetV1, MobileNetV2
+from .nin import CifarNiN, NiN
 from .preresnet import CifarPreResNet, PreResNet
 from .registry import (
     UnknownModelError,
@@ -17,29 +20,41 @@ from .registry import (
 from .resnet import CifarResNet, ResNet
 from .resnext import CifarResNeXt, ResNeXt
 from .senet import SEResNet
+from .squeezenet import SqueezeNet
 from .stochastic_depth import CifarStochasticDepthResNet, StochasticDepthResNet
 from .vgg import VGG
 from .wide_resnet import WideResNet
+from .zfnet import ZFNet
 
 __all__ = [
     "VGG",
     "AlexNet",
+    "CifarDenseNet",
+    "CifarNiN",
     "CifarPreResNet",
     "CifarResNeXt",
     "CifarResNet",
     "CifarStochasticDepthResNet",
+    "DenseNet",
     "FractalNet",
+    "GoogLeNet",
+    "GoogLeNetOutputs",
     "ImageClassifier",
+    "InceptionExample",
     "LeNet5",
     "MobileNetV1",
     "MobileNetV2",
+    "NiN",
+    "OriginalLeNet5",
     "PreResNet",
     "ResNeXt",
     "ResNet",
     "SEResNet",
+    "SqueezeNet",
     "StochasticDepthResNet",
     "UnknownModelError",
     "WideResNet",
+    "ZFNet",
     "check_name",
     "create",
     "list_models",

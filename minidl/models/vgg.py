@@ -12,6 +12,7 @@ from ..nn import (
     Conv2d,
     Dropout,
     Linear,
+    LocalResponseNorm,
     MaxPool2d,
     Module,
     ReLU,
@@ -23,35 +24,42 @@ from .registry import register_model
 
 WIDTHS = (64, 128, 256, 512, 512)  # feature maps of the five stages
 
-# Number of 3x3 convolutions in each stage, by column of the paper's table 1.
+# Number of convolutions in each stage, by column of the paper's table 1.
 DEPTHS = {
     "vgg11": (1, 1, 2, 2, 2),  # A
+    "vgg11_lrn": (1, 1, 2, 2, 2),  # A-LRN
     "vgg13": (2, 2, 2, 2, 2),  # B
+    "vgg16_c": (2, 2, 3, 3, 3),  # C
     "vgg16": (2, 2, 3, 3, 3),  # D
     "vgg19": (2, 2, 4, 4, 4),  # E
 }
 
 
-def make_stages(in_channels: int, depths: tuple[int, ...], batch_norm: bool) -> Sequential:
+def make_stages(in_channels: int, column: str, batch_norm: bool) -> Sequential:
     """(N, in_channels, H, W) -> (N, 512, H/32, W/32): five stages, each ended by a max pooling."""
     layers: list[Module] = []
     channels = in_channels
-    for depth, width in zip(depths, WIDTHS, strict=True):
-        for _ in range(depth):
-            layers.append(Conv2d(channels, width, kernel_size=3, padding=1))
+    for depth, width in zip(DEPTHS[column], WIDTHS, strict=True):
+        for index in range(depth):
+            window = 1 if column == "vgg16_c" and index == 2 else 3
+            layers.append(Conv2d(channels, width, window, padding=window // 2))
             if batch_norm:
                 layers.append(BatchNorm2d(width))
             layers.append(ReLU())
+            if column == "vgg11_lrn" and width == WIDTHS[0]:
+                layers.append(LocalResponseNorm())
             channels = width
         layers.append(MaxPool2d(2))
     return Sequential(*layers)
 
 
 class VGG(ImageClassifier):
-    """Columns A, B, D and E of the paper's table 1: VGG with 11, 13, 16 and 19 weight layers.
+    """All columns of the paper's table 1: VGG with 11, 13, 16 and 19 weight layers.
 
     Args:
-        arch: "vgg11", "vgg13", "vgg16" or "vgg19", with "_bn" behind it for batch normalisation.
+        arch: "vgg11", "vgg13", "vgg16" or "vgg19", with "_bn" behind it for batch normalisation;
+            "vgg11_lrn" for local response normalisation behind the first convolution (column
+            A-LRN), "vgg16_c" for a window of 1 in the third convolution of a stage (column C).
         num_classes, in_channels: outputs, and channels of the images.
         image_size: the side of the images decides the width of the first fully connected layer,
             512 * (image_size // 32)^2. Other sizes from 32 on are pooled to that grid.
@@ -66,10 +74,10 @@ class VGG(ImageClassifier):
     scratch; the fully connected layers have standard deviation 0.01, and biases start at 0. Batch
     normalisation is later than the paper; the convolutions keep their (then redundant) biases, as
     in torchvision, whose parameter names are used. The adaptive average pooling, the identity at
-    image_size, is torchvision's too. Column A-LRN and column C (1x1 convolutions) are left out.
+    image_size, is torchvision's too.
 
-    Numbers at 3x224x224 and 1000 classes: 132,863,336 (vgg11), 133,047,848 (vgg13), 138,357,544
-    (vgg16) and 143,667,240 (vgg19) parameters.
+    Numbers at 3x224x224 and 1000 classes: 132,863,336 (vgg11, vgg11_lrn), 133,047,848 (vgg13),
+    133,638,952 (vgg16_c), 138,357,544 (vgg16) and 143,667,240 (vgg19) parameters.
     """
 
     min_image_size = 32
@@ -87,7 +95,7 @@ class VGG(ImageClassifier):
         if column not in DEPTHS:
             raise ValueError(f"VGG: arch must be one of {', '.join(DEPTHS)} (or _bn), got {arch!r}")
         grid = image_size // 32  # five poolings halve the side
-        self.features = make_stages(in_channels, DEPTHS[column], batch_norm=arch.endswith("_bn"))
+        self.features = make_stages(in_channels, column, batch_norm=arch.endswith("_bn"))
         self.avgpool = AdaptiveAvgPool2d(grid)
         self.classifier = Sequential(
             Linear(512 * grid * grid, 4096),
@@ -109,5 +117,6 @@ class VGG(ImageClassifier):
 
 
 for _column in DEPTHS:
-    for _arch in (_column, f"{_column}_bn"):
-        register_model(_arch, arch=_arch)(VGG)
+    register_model(_column, arch=_column)(VGG)
+    if _column not in ("vgg11_lrn", "vgg16_c"):
+        register_model(f"{_column}_bn", arch=f"{_column}_bn")(VGG)
