@@ -34,3 +34,8 @@ def test_counts_and_shapes_are_those_of_the_reference(name):
     else:
         found = [size(module.shape) for module in counted.modules]
         assert_in_this_order([shape for shape, _, _ in expected.get("stages", [])], found)
+
+
+def test_side_heads_are_counted_in_training():
+    expected = ARCHITECTURES["googlenet_tv_aux"]["macs_with_aux"]
+    assert summary_of("googlenet_tv_aux", training=True).macs == expected

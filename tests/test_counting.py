@@ -228,6 +228,11 @@ def test_a_network_with_values_counts_like_one_without():
     assert summary_of("lenet5", num_classes=26).layers[-1].shape == (26,)
 
 
+def test_a_network_in_float64_counts_like_one_in_float32():
+    model = md.models.create("lenet5")
+    assert md.summary(model) == md.summary(model.to(md.float64))
+
+
 def test_parameters_have_values_again_outside():
     with parameters_without_values():
         assert not Linear(3, 2).weight.data.strides[0]
@@ -356,9 +361,9 @@ def test_json_has_all_fields():
     }
 
 
-def test_printing_a_summary_shows_the_table():
+def test_a_summary_shows_itself_as_a_table():
     counted = summary_of("lenet5")
-    assert str(counted) == table.as_text(counted)
+    assert str(counted) == repr(counted) == table.as_text(counted)
 
 
 # ---- the command ----

@@ -339,20 +339,7 @@ WAITING = {
     "alexnet_q2",
     "alexnet_shapes",
     "alexnet_units",
-    "densenet_counts",
-    "densenet_shapes",
-    "googlenet_channel_sums",
-    "googlenet_conv2",
-    "googlenet_depth",
-    "googlenet_inception_rows",
-    "googlenet_params",
-    "googlenet_table_shapes",
-    "inception_concat",
-    "inception_naive_ops",
-    "inception_naive_shapes",
-    "inception_reduced_ops",
     "params_slide",
-    "squeezenet_claims",
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from .._kernels.geometry import Pair
 from .._kernels.shapes import ShapeArray, work
 from ..autograd import no_grad
+from ..dtypes import float32
 from ..models import create
 from ..nn import (
     AdaptiveAvgPool2d,
@@ -63,9 +64,9 @@ class LayerCount:
     jump: Pair | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
-    """What `summary` counts; `print` shows it as a table.
+    """What `summary` counts; it prints as a table.
 
     Attributes:
         model: the name of the network.
@@ -79,7 +80,7 @@ class Summary:
     model: str
     input_shape: tuple[int, ...]
     layers: list[LayerCount]
-    modules: list[LayerCount] = field(repr=False)
+    modules: list[LayerCount]
     uncalled_params: int
     uncalled_weights: int
 
@@ -103,7 +104,7 @@ class Summary:
         """Numbers to keep for one image: the image and the outputs of all layers listed."""
         return math.prod(self.input_shape) + sum(layer.memory for layer in self.layers)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return as_text(self)
 
 
@@ -139,7 +140,7 @@ def summary(
     (1216, 1200, 940800, 18752)
     >>> [(line.name, line.layer, line.shape, line.receptive_field) for line in counted.layers]
     [('0', 'conv 5x5/1', (16, 28, 28), (5, 5)), ('2', 'maxpool 2x2/2', (16, 14, 14), (6, 6))]
-    >>> print(counted)
+    >>> counted
     Sequential, input 32x32x3
     -----------------------------------------------------------------
     layer  operation      output    memory  params  MACs  field  jump
@@ -158,17 +159,18 @@ def summary(
             "for a name, md.models.create(name) makes one"
         )
     if input_shape is None:
-        side = getattr(model, "image_size", None)
-        if side is None:
+        side, channels = (getattr(model, name, None) for name in ("image_size", "in_channels"))
+        if side is None or channels is None:
             raise ValueError(
                 f"summary: {type(model).__name__} does not know the images it is for; "
                 "give input_shape=(C, H, W)"
             )
-        input_shape = (model.in_channels, side, side)
+        input_shape = (channels, side, side)
     shape = tuple(int(n) for n in input_shape)
+    dtype = next((p.dtype for p in model.parameters()), float32)
     recorder = _Recorder(model)
     with _undisturbed(model, training), recorder.listening(), no_grad():
-        model(Tensor(ShapeArray((1, *shape))))
+        model(Tensor(ShapeArray((1, *shape), dtype)))
     root = recorder.root
     return Summary(
         model=getattr(model, "arch", type(model).__name__),
