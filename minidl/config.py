@@ -13,9 +13,9 @@ class Config:
     - "direct": the sum over channels and window as it stands.
     - "winograd": Winograd's F(4x4, 3x3) for 3x3 convolutions with stride 1 in float32 and their
       gradients, with a quarter of the multiplications; "direct" for all others.
-    - "auto", the default: "winograd" where it is faster, which is decided by shapes alone (at
-      least 32 input and output channels, and an output that its 4x4 tiles cover without wasting
-      more than half), never by a measurement: the same program gives the same bits.
+    - "auto", the default: "winograd" where it is faster, which is decided by a formula of the
+      shapes (it needs some 32 channels and some 1,000 output pixels in a batch), never by a
+      measurement: the same program gives the same bits.
 
     On data of unit variance Winograd's result differs from the exact one by at most about 2e-6 of
     its norm, the direct one by 3e-7. float64, which gradient checks use, is always direct.

@@ -120,7 +120,7 @@ def conv2d_forward(
         same_dtype("conv2d", input=x, bias=bias)
         has_shape("conv2d", "bias", bias, (k,))
     y = empty((x.shape[0], k, p, q), x.dtype)
-    if y.size and launch_winograd.applies(x.dtype, weight.shape, stride, dilation, groups, (p, q)):
+    if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
         launch_winograd.convolve(x, weight, bias, padding, y, transposed=False)
         return y
     pointwise = _is_pointwise(weight.shape, stride, padding)
@@ -161,8 +161,8 @@ def conv2d_input_grad(
                           dilation, groups)  # fmt: skip
     _, c_per_group, r, s = weight.shape
     h, w = input_shape[2:]
-    if dy.size and launch_winograd.applies(
-        dy.dtype, weight.shape, stride, dilation, groups, (h, w)
+    if launch_winograd.applies(
+        dy.shape[0], dy.dtype, weight.shape, stride, dilation, groups, (h, w)
     ):
         dx = empty(input_shape, dy.dtype)
         top, bottom, left, right = (2 - before for before in padding)
@@ -224,7 +224,7 @@ def conv2d_weight_grad(
         return np.zeros(weight_shape, dy.dtype)
     dw = empty(weight_shape, dy.dtype)
     if launch_winograd.applies(
-        dy.dtype, tuple(weight_shape), stride, dilation, groups, dy.shape[2:]
+        dy.shape[0], dy.dtype, tuple(weight_shape), stride, dilation, groups, dy.shape[2:]
     ):
         launch_winograd.weight_gradient(dy, x, padding, dw)
         return dw

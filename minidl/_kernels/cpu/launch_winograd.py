@@ -17,11 +17,32 @@ Array = np.ndarray
 # Bytes of transformed tiles that are worked on at once. They should stay in the cache, but all
 # transformed filters pass by once for each such block: wide layers want larger ones.
 FEWEST_BYTES, MOST_BYTES = 4 << 20, 16 << 20
-# Fewer channels than this, and the transforms cost more than the multiplications that they save.
-FEWEST_CHANNELS = 32
+# Processor cycles, measured once and rounded, by which `gains` compares: of the micro-kernel for a
+# vector of multiply-accumulates, and of the transforms of one filter and of one tile of a channel.
+VECTOR = 16
+PRODUCT, FILTER, TILE_IN, TILE_OUT = 0.5, 160, 70, 40
+# Tiles are multiplied so many at a time.
+STRIP = 48
+
+
+def gains(n: int, in_channels: int, out_channels: int, output_size: Pair) -> bool:
+    """Whether Winograd's way is the faster one, as far as shapes tell.
+
+    It is not for few channels, where transforms cost more than the multiplications they save, nor
+    for few pixels, where transforming the filters does.
+    """
+    p, q = output_size
+    filters = in_channels * out_channels
+    tiles = n * -(-p // 4) * -(-q // 4)
+    tiles = -(-tiles // STRIP) * STRIP
+    direct = PRODUCT / VECTOR * 9 * filters * n * p * q
+    product = PRODUCT / VECTOR * 36 * filters * tiles
+    transforms = FILTER * filters + tiles * (TILE_IN * in_channels + TILE_OUT * out_channels)
+    return product + transforms < direct
 
 
 def applies(
+    n: int,
     dtype: np.dtype,
     weight_shape: tuple[int, ...],
     stride: Pair,
@@ -29,20 +50,17 @@ def applies(
     groups: int,
     output_size: Pair,
 ) -> bool:
-    """Whether a convolution goes this way: if it can, and is told to or gains by it.
+    """Whether a convolution of `n` images goes this way: if it can, and is told to or gains by it.
 
     It can in float32 (gradient checks use float64 and the direct way), with 3x3 windows and stride
-    1. It gains with channels enough, and unless most of its 4x4 tiles stick out of small images:
-    a matter of shapes alone.
+    1.
     """
     algorithm = get_conv_algorithm()
     fits = dtype == np.float32 and weight_shape[2:] == (3, 3)
     plain = stride == (1, 1) and dilation == (1, 1) and groups == 1
-    if algorithm == "direct" or not (fits and plain):
+    if n == 0 or algorithm == "direct" or not (fits and plain):
         return False
-    p, q = output_size
-    gains = min(weight_shape[:2]) >= FEWEST_CHANNELS and 16 * -(-p // 4) * -(-q // 4) <= 2 * p * q
-    return algorithm == "winograd" or gains
+    return algorithm == "winograd" or gains(n, weight_shape[1], weight_shape[0], output_size)
 
 
 def convolve(
