@@ -216,7 +216,7 @@ def test_files_that_are_none(tmp_path):
     for content in (b"", b"\x00", b"hello, world, this is no weights file", b"\x93NUMPY\x01\x00"):
         path = tmp_path / "file"
         path.write_bytes(content)
-        assert "expected safetensors, .npz or a PyTorch checkpoint, got a file" in complaint(path)
+        assert "expected safetensors, .npz, .pth or .h5, got a file" in complaint(path)
     path.write_bytes(b"\x1b[31m\n" * 9)
     assert "\\x1b[31m\\n" in complaint(path)
 
@@ -302,7 +302,7 @@ def test_npz_that_is_refused(tmp_path, monkeypatch):
         assert words in complaint(path), content
     entries(path, {"a.npy": good}, zipfile.ZIP_BZIP2)
     assert "compressed in an unusual way" in complaint(path)
-    monkeypatch.setattr("minidl.io.npz.MAX_UNPACKED", 0)
+    monkeypatch.setattr("minidl.io.files.MAX_UNPACKED", 0)
     entries(path, {"a.npy": npy(np.zeros(1 << 20))}, zipfile.ZIP_DEFLATED)
     assert "that unpack to 8,388,736" in complaint(path)
 
@@ -346,6 +346,17 @@ def test_older_files_of_the_same_network(tmp_path):
     path = tmp_path / "model_best.pth.tar"
     torch.save({"epoch": 1, "state_dict": state}, path, _use_new_zipfile_serialization=False)
     other = md.models.create("vgg11_bn", num_classes=2, image_size=32, weights=path)
+    same(other.state_dict(), {name: v.data for name, v in model.state_dict().items()})
+
+
+def test_parts_that_the_network_can_do_without(tmp_path, monkeypatch):
+    model = md.models.create("lenet5")
+    path = tmp_path / "a.npz"
+    md.save(model.state_dict() | {"aux1.fc.weight": np.ones(3)}, path)
+    with pytest.raises(CheckpointError, match=r"1 unexpected \('aux1.fc.weight'\)"):
+        md.models.create("lenet5", weights=path)
+    monkeypatch.setattr(md.models.LeNet5, "spare_names", r"aux\d\.")
+    other = md.models.create("lenet5", weights=path)
     same(other.state_dict(), {name: v.data for name, v in model.state_dict().items()})
 
 

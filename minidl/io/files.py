@@ -26,6 +26,10 @@ ZIP_ERRORS = (
     zlib.error,
 )
 
+# What a file may hold unpacked: so many times its own size, and this much in any case.
+MAX_RATIO = 100
+MAX_UNPACKED = 256 << 20
+
 LONGEST_NAME = 100  # characters of a name from a file that an error text repeats
 
 
@@ -89,6 +93,21 @@ def read_exactly(stream: Any, size: int, what: str) -> bytearray:
         content[position : position + len(piece)] = piece
         position += len(piece)
     return content
+
+
+def check_unpacked(size: int, unpacked: int) -> None:
+    """Refuse what a file of `size` bytes unpacks to, before it does.
+
+    Raises:
+        ValueError: it is far more than weights are ever compressed by.
+
+    >>> check_unpacked(10, 10**9)
+    Traceback (most recent call last):
+    ...
+    ValueError: 10 bytes that unpack to 1,000,000,000
+    """
+    if unpacked > MAX_RATIO * size + MAX_UNPACKED:
+        raise ValueError(f"{size:,} bytes that unpack to {unpacked:,}")
 
 
 def quoted(name: object) -> str:

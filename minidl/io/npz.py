@@ -18,11 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..errors import CheckpointError
-from .files import ZIP_ERRORS, open_for_reading, quoted, read_exactly
-
-# What an archive may hold unpacked: so many times its own size, and this much in any case.
-MAX_RATIO = 100
-MAX_UNPACKED = 256 << 20
+from .files import ZIP_ERRORS, check_unpacked, open_for_reading, quoted, read_exactly
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -37,9 +33,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         try:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
-                unpacked = sum(entry.file_size for entry in entries)
-                if unpacked > MAX_RATIO * size + MAX_UNPACKED:
-                    raise ValueError(f"{size:,} bytes that unpack to {unpacked:,}")
+                check_unpacked(size, sum(entry.file_size for entry in entries))
                 return {
                     entry.filename.removesuffix(".npy"): _read_entry(archive, entry)
                     for entry in entries

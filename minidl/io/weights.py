@@ -14,6 +14,7 @@ from ..errors import CheckpointError
 from ..nn import Module
 from ..tensor import Tensor, from_numpy
 from .files import ZIP_ERRORS, listed, open_for_reading, quoted, replace_file
+from .keras import SIGNATURE, read_keras
 from .npz import read_npz, write_npz
 from .pytorch import read_pytorch
 from .safetensors import read_safetensors, write_safetensors
@@ -77,10 +78,11 @@ def _array(name: Any, value: Any) -> np.ndarray:
 def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read weights from a file; nothing in it is ever executed.
 
-    The format is told by the file's content, not by its name: safetensors, `.npz`, and PyTorch's
-    checkpoints (`.pth`, `.pt`, of any age) without PyTorch. Of a run's checkpoint these are the
-    weights, without the optimiser's state; of a PyTorch checkpoint, those of the state_dict in it
-    (see `minidl.io.pytorch.read_pytorch`).
+    The format is told by the file's content, not by its name: safetensors, `.npz`, PyTorch's
+    checkpoints (`.pth`, `.pt`, of any age) without PyTorch, and Keras's VGG in `.h5`, which needs
+    h5py. Of a run's checkpoint these are the weights, without the optimiser's state; of a PyTorch
+    checkpoint, those of the state_dict in it (see `minidl.io.pytorch.read_pytorch`); of Keras's
+    VGG, under torchvision's names (see `minidl.io.keras.read_keras`).
 
     Returns names and Tensors of the file's types, on the CPU; bfloat16, which NumPy lacks, becomes
     float32 with the same values. `Module.load_state_dict` takes it;
@@ -112,8 +114,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return _read_zip(path)
     if start.startswith(b"\x80"):  # a pickle
         return read_pytorch(path)
+    if start.startswith(SIGNATURE):
+        return read_keras(path)
     raise CheckpointError(
-        f"{path}: expected safetensors, .npz or a PyTorch checkpoint, got a file of {size:,} bytes "
+        f"{path}: expected safetensors, .npz, .pth or .h5, got a file of {size:,} bytes "
         f"that begins with {quoted(start.decode('latin-1'))}"
     )
 

@@ -19,10 +19,13 @@ class ImageClassifier(Module):
         min_image_size: the smallest side that leaves something for the last layer; of the class.
         old_names: what older weights files call the parameters, as pairs of a regular expression
             and its replacement; of the class.
+        spare_names: a regular expression for names in weights files that the network can do
+            without, where it lacks that part (GoogLeNet's auxiliary heads, say); of the class.
     """
 
     min_image_size: int
     old_names: tuple[tuple[str, str], ...] = ()
+    spare_names: str | None = None
 
     def __init__(self, arch: str, in_channels: int, num_classes: int, image_size: int) -> None:
         super().__init__()

@@ -18,15 +18,19 @@ PARALLEL = "module."  # what PyTorch's DataParallel puts before every name
 def load_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> None:
     """Copy the weights in a file that `md.load` reads into a model.
 
-    Every name and shape must fit. What is forgiven is what older files of the same network have:
-    the names in the model's table `old_names`, "module." before every name, and batch
-    normalisation without counters, which then stay as they are.
+    Every name and shape must fit. What is forgiven is what other files of the same network have:
+    the names in the model's table `old_names`, "module." before every name, parts that the network
+    lacks and calls `spare_names`, and batch normalisation without counters, which then stay as
+    they are.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit; the model is unchanged.
     """
-    weights = renamed(model, load(path))
     own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    weights = renamed(model, load(path))
+    if model.spare_names is not None:
+        spare = [n for n in weights if n not in own and re.match(model.spare_names, n)]
+        weights = {name: tensor for name, tensor in weights.items() if name not in spare}
     missing = [name for name in own if name not in weights and not name.endswith(COUNTER)]
     unexpected = [name for name in weights if name not in own]
     misshaped = [
