@@ -68,6 +68,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "resnext": {"epochs": 8, "lr": 1e-3},
     "se_resnet": {"epochs": 8, "lr": 1e-3},
     "mobilenet": {"epochs": 8, "lr": 3e-3},
+    "preresnet": {"epochs": 8, "lr": 2e-3},
+    "wrn": {"epochs": 8, "lr": 2e-3},
+    "stochdepth": {"epochs": 8, "lr": 2e-3},
+    "fractalnet": {"epochs": 12, "batch_size": 32, "lr": 2e-3},
 }
 
 # Learning rate and weight decay to start from where another optimiser is asked for.
