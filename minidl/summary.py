@@ -31,8 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m minidl.summary",
         description="Count an architecture: shapes, parameters, multiply-accumulates (MACs), "
         "memory, receptive fields. Nothing is computed and no weights are drawn.",
-        epilog="field: pixels that one position depends on; jump: distance in pixels of what "
-        "neighbours see; memory: numbers in the output, for one image.",
+        epilog="operation: window/stride, p padding, d dilation, g groups; memory: numbers in the "
+        "output, for one image; field: pixels that one position depends on; jump: distance in "
+        "pixels of what neighbours see.",
     )
     parser.add_argument("arch", nargs="?", help="name of an architecture, e.g. vgg16")
     parser.add_argument(

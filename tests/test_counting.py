@@ -16,6 +16,8 @@ import minidl.summary as command
 from minidl.counting import summary_of, table
 from minidl.counting.summary import Summary, summary
 from minidl.nn import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
     BatchNorm2d,
     Conv2d,
     Dropout,
@@ -131,9 +133,9 @@ def test_each_layer_is_counted():
     assert (lines["norm"].params, lines["norm"].weights, lines["norm"].macs) == (16, 0, 0)
     assert [line.params for line in counted.layers if line.name == "wide"] == [8 * 2 * 25 + 8, 0]
     assert [line.layer for line in counted.layers[:3]] == [
-        "conv 3x3/1",
+        "conv 3x3/1 p1",
         "batchnorm",
-        "conv 5x5/1 g4",
+        "conv 5x5/1 p2 g4",
     ]
     assert lines["small"].shape == (4, 6, 10)
     assert lines["small"].receptive_field == (11, 11)
@@ -185,14 +187,33 @@ def test_what_works_in_place_has_no_line():
         Conv2d(1, 4, 3),
         ReLU(),
         LocalResponseNorm(),
-        MaxPool2d(1),
+        AdaptiveAvgPool2d(6),
+        MaxPool2d(3, stride=1, padding=1),
         GlobalAvgPool2d(),
         Flatten(),
         Dropout(),
     )
     lines = md.summary(model, (1, 8, 8)).layers
-    assert [line.layer for line in lines] == ["conv 3x3/1", "lrn 5", "avgpool to 1x1"]
-    assert [line.memory for line in lines] == [144, 144, 4]
+    kinds = ["conv 3x3/1", "lrn 5", "maxpool 3x3/1 p1", "avgpool to 1x1"]
+    assert [line.layer for line in lines] == kinds
+    assert [line.memory for line in lines] == [144, 144, 144, 4]
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (Conv2d(2, 2, 3), "conv 3x3/1"),
+        (Conv2d(2, 2, (3, 1), stride=(1, 2), padding=(1, 0)), "conv 3x1/1x2 p1x0"),
+        (Conv2d(2, 2, 3, padding="same", dilation=2, groups=2), "conv 3x3/1 same d2 g2"),
+        (MaxPool2d(3, stride=2, padding=1, ceil_mode=True), "maxpool 3x3/2 p1 ceil"),
+        (AvgPool2d((2, 1)), "avgpool 2x1/2x1"),
+        (AdaptiveAvgPool2d((2, 3)), "avgpool to 2x3"),
+        (TwoHeads(), "TwoHeads"),
+    ],
+)
+def test_what_a_layer_is_called(layer, text):
+    shape = (3 if isinstance(layer, TwoHeads) else 2, 8, 8)
+    assert md.summary(layer, shape, depth=0).layers[0].layer == text
 
 
 def test_depth_makes_lines_of_blocks():
@@ -323,8 +344,7 @@ def test_text():
 
 def test_names_are_shortened_in_front():
     lines = table.as_text(wide_numbers(), width=70).splitlines()
-    assert "…a_long_name conv" in lines[5]
-    assert "conv 7x11/1" in lines[5]
+    assert lines[5].startswith("…ng_name conv 7x11/1 p3x5 ")
 
 
 def test_heads_that_were_not_called_are_mentioned():
@@ -338,7 +358,7 @@ def test_markdown_has_exact_numbers():
     assert lines[0] == "### vgg16, input 224x224x3"
     assert (
         lines[5]
-        == "| features.0 | conv 3x3/1 | 224x224x64 | 3,211,264 | 1,792 | 86,704,128 | 3 | 1 |"
+        == "| features.0 | conv 3x3/1 p1 | 224x224x64 | 3,211,264 | 1,792 | 86,704,128 | 3 | 1 |"
     )
     assert len({line.count("|") for line in lines[2:26]}) == 1
 
@@ -350,7 +370,7 @@ def test_json_has_all_fields():
     assert (loaded["params"], loaded["weights"]) == (counted.params, counted.weights)
     assert loaded["layers"][0] == {
         "name": "features.0",
-        "layer": "conv 3x3/1",
+        "layer": "conv 3x3/1 p1",
         "shape": [64, 224, 224],
         "params": 1792,
         "weights": 1728,

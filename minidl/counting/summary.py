@@ -42,7 +42,7 @@ class LayerCount:
 
     Attributes:
         name: the module's dotted name in the network.
-        layer: what it is, e.g. "conv 3x3/1": window and stride.
+        layer: what it is, e.g. "conv 3x3/2 p1 g32" for window, stride, padding and groups.
         shape: of its output for one image, (C, H, W) or (features,).
         params: numbers it learns; those it shares with an earlier line count there.
         weights: those of them that are weights of convolutions and linear layers.
@@ -120,8 +120,8 @@ def summary(
     `forward` what it likes. Neither the image nor any feature map takes memory, and the network,
     its running statistics and the random numbers are as before.
 
-    Layers that can work in their input's memory (activations, dropout, flattening, a pooling that
-    has nothing to do) have no line of their own.
+    Layers that can work in their input's memory (activations, dropout, flattening, pooling to the
+    size there is) have no line of their own.
 
     Args:
         model: the network; it is applied to one Tensor (1, *input_shape).
@@ -261,6 +261,7 @@ class _Recorder:
             not record.own_params
             and not record.own_macs
             and array.size == given.size
+            and array.field == given.field
             and not isinstance(module, LocalResponseNorm)
         )
         memory = sum(part.memory for part in parts)
@@ -347,19 +348,35 @@ def _first_array(value: Any) -> ShapeArray:
 # ---- what a layer is called ----
 
 
-def _window(name: str) -> Callable[[Any], str]:
-    return lambda m: f"{name} {by(m.kernel_size)}/{_number(m.stride)}"
+def _convolution(m: Conv2d) -> str:
+    text = f"conv {by(m.kernel_size)}/{_number(m.stride)}{_padding(m.padding)}"
+    text += f" d{_number(m.dilation)}" if m.dilation != (1, 1) else ""
+    return text + (f" g{m.groups}" if m.groups > 1 else "")
+
+
+def _pooling(m: Any) -> str:
+    kind = "maxpool" if isinstance(m, MaxPool2d) else "avgpool"
+    text = f"{kind} {by(m.kernel_size)}/{_number(m.stride)}{_padding(m.padding)}"
+    return text + (" ceil" if m.ceil_mode else "")
+
+
+def _padding(padding: str | Sequence[int]) -> str:
+    if isinstance(padding, str):
+        return f" {padding}"
+    if not any(padding):
+        return ""
+    return f" p{padding[0]}" if len(set(padding)) == 1 else f" p{'x'.join(map(str, padding))}"
+
+
+def _number(pair: Pair) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else by(pair)
 
 
 _DESCRIPTIONS: dict[type[Module], Callable[[Any], str]] = {
-    Conv2d: lambda m: (
-        f"conv {by(m.kernel_size)}/{_number(m.stride)}"
-        + (f" g{m.groups}" if m.groups > 1 else "")
-        + (f" d{_number(m.dilation)}" if m.dilation != (1, 1) else "")
-    ),
+    Conv2d: _convolution,
     Linear: lambda m: "linear",
-    MaxPool2d: _window("maxpool"),
-    AvgPool2d: _window("avgpool"),
+    MaxPool2d: _pooling,
+    AvgPool2d: _pooling,
     AdaptiveAvgPool2d: lambda m: f"avgpool to {by(m.output_size)}",
     GlobalAvgPool2d: lambda m: "avgpool to 1x1",
     BatchNorm2d: lambda m: "batchnorm",
@@ -370,7 +387,3 @@ _DESCRIPTIONS: dict[type[Module], Callable[[Any], str]] = {
 def _describe(module: Module) -> str:
     describe = _DESCRIPTIONS.get(type(module))
     return type(module).__name__ if describe is None else describe(module)
-
-
-def _number(pair: Pair) -> str:
-    return str(pair[0]) if pair[0] == pair[1] else by(pair)

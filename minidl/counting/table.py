@@ -41,8 +41,8 @@ def size_text(shape: Sequence[int]) -> str:
 def compact(number: int) -> str:
     """A number in three digits and a letter, once it has more than four.
 
-    >>> [compact(n) for n in (0, 4096, 25088, 999_999, 15_470_264_320)]
-    ['0', '4096', '25.1K', '1.00M', '15.5G']
+    >>> [compact(n) for n in (0, 4096, 25_088, 99_960, 999_999, 9_633_792, 15_470_264_320)]
+    ['0', '4096', '25.1K', '100K', '1.00M', '9.63M', '15.5G']
     """
     if number < 10_000:
         return str(number)
@@ -50,7 +50,7 @@ def compact(number: int) -> str:
     scaled, letter = float(number), ""
     while scaled >= 999.5:
         scaled, letter = scaled / 1000, next(letters)
-    decimals = 3 - len(str(round(scaled)))
+    decimals = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
     return f"{scaled:.{decimals}f}{letter}"
 
 
