@@ -158,6 +158,12 @@ def test_training_of_thin_networks(kind):
     check_training(partial(THIN[kind], num_classes=3, in_channels=2), side)
 
 
+def test_a_thousand_layers_train():
+    md.manual_seed(1)
+    options = {"num_classes": 3, "in_channels": 1, "widths": (1, 1, 1)}
+    check_training(partial(models.create, "preresnet1001_cifar", **options), side=4)
+
+
 def test_options_of_the_registered_networks_reach_them():
     md.manual_seed(3)
     model = models.create("preresnet110_cifar", num_classes=7, in_channels=1, widths=(2, 3, 4))
