@@ -1,56 +1,28 @@
 """`python -m minidl.train` as a person meets it: what it writes, prints, and refuses."""
 
 import csv
+import fcntl
 import gzip
 import json
 import os
-import signal
+import re
 import struct
 import subprocess
 import sys
-import time
+import termios
 from pathlib import Path
 
 import numpy as np
-import pytest
 from safetensors.numpy import load_file
+from training_runs import LENET, complaint, step_losses
 
 from minidl.train import main
+from minidl.training import RunFolder
 
-LENET = ["--arch", "lenet5", "--limit", "128", "--epochs", "2"]
 RUN_FILES = {
     "config.json", "environment.json", "metrics.jsonl", "metrics.csv",
     "last.safetensors", "last.json", "best.safetensors", "best.json",
 }  # fmt: skip
-
-
-def step_losses(run: Path) -> list[float]:
-    """The losses of all steps that a run has logged."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in records if r["kind"] == "step"] == list(
-        range(1, 1 + sum(r["kind"] == "step" for r in records))
-    )
-    return [record["loss"] for record in records if record["kind"] == "step"]
-
-
-def complaint(capsys, *arguments: str) -> str:
-    """The one line on standard error with which the command refuses `arguments`."""
-    try:
-        status = main(list(arguments))
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
-@pytest.fixture
-def finished(tmp_path):
-    """The folder of a finished run of lenet5."""
-    run = tmp_path / "finished"
-    assert main([*LENET, "--out", str(run)]) == 0
-    return run
 
 
 def test_run_leaves_its_files_and_ends_with_one_line(tmp_path, capsys):
@@ -72,35 +44,6 @@ def test_run_leaves_its_files_and_ends_with_one_line(tmp_path, capsys):
     assert "features.conv1.weight" in load_file(finished / "best.safetensors")
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
-@pytest.mark.parametrize("schedule", ["plateau", "multistep", "step"])
-def test_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, optimizer, schedule):
-    options = ["--arch", "lenet5", "--limit", "64", "--optimizer", optimizer]
-    options += ["--schedule", schedule]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert main([*options, "--epochs", "3", "--out", str(whole)]) == 0
-    # The schedule spans the run, so the first part is stopped rather than made shorter.
-    script = (
-        "import sys; from minidl import train, training\n"
-        "step = training.Trainer.step\n"
-        "def interrupting(self, images, labels):\n"
-        "    loss = step(self, images, labels)\n"
-        "    self.stop.requested = self.progress.step == 3\n"
-        "    return loss\n"
-        "training.Trainer.step = interrupting\n"
-        "sys.exit(train.main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", script, *options, "--epochs", "3", "--out", str(parts)]
-    stopped = subprocess.run(command, capture_output=True, text=True)
-    assert stopped.returncode == 2
-    assert f"--resume {parts}" in stopped.stderr
-    assert len(step_losses(parts)) == 3
-    assert main(["--resume", str(parts)]) == 0
-    assert step_losses(parts) == step_losses(whole)
-    for name, array in load_file(whole / "last.safetensors").items():
-        np.testing.assert_array_equal(load_file(parts / "last.safetensors")[name], array)
-
-
 def test_same_seed_same_bits_for_any_number_of_threads(tmp_path):
     losses = []
     for number, threads in enumerate(("1", "2", "2")):
@@ -118,13 +61,21 @@ def test_another_seed_gives_another_run(tmp_path):
     assert step_losses(tmp_path / "1") != step_losses(tmp_path / "2")
 
 
-def test_eval_only_repeats_the_accuracy(finished, capsys):
-    capsys.readouterr()
-    checkpoint = str(finished / "best.safetensors")
-    assert main(["--eval-only", "--resume", checkpoint]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    accuracy = json.loads((finished / "best.json").read_text())["progress"]["best_accuracy"]
-    assert last.startswith(f"test accuracy {accuracy:.1%}")
+def test_eval_only_repeats_the_accuracy(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main([*LENET, "--out", str(run)]) == 0
+    best = json.loads((run / "best.json").read_text())["progress"]["best_accuracy"]
+    with open(run / "metrics.csv") as file:
+        last = float(list(csv.DictReader(file))[-1]["val_accuracy"])
+    for path, accuracy in ((run / "best.safetensors", best), (run, last)):
+        capsys.readouterr()
+        assert main(["--eval-only", "--resume", str(path)]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line.startswith(f"test accuracy {accuracy:.1%}, loss ")
+        assert line.endswith(f"checkpoint {path if path.is_file() else run / 'last.safetensors'}")
+    assert "arch lenet5, not vgg11" in complaint(
+        capsys, "--eval-only", "--resume", str(run), "--arch", "vgg11"
+    )
 
 
 def test_dry_run_prints_a_step_and_writes_nothing(tmp_path, monkeypatch, capsys):
@@ -234,65 +185,104 @@ def test_wrong_data_is_refused_in_one_line(tmp_path, capsys):
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
-def test_wrong_checkpoints_are_refused_in_one_line(finished, tmp_path, capsys):
-    capsys.readouterr()
-    last = finished / "last.safetensors"
-    line = complaint(capsys, "--resume", str(finished), "--arch", "vgg16")
-    assert "arch lenet5, not vgg16" in line
-    line = complaint(capsys, "--resume", str(finished), "--batch-size", "7")
-    assert "batch-size 32, not 7; a run that goes on can change --epochs" in line
-    assert "no such checkpoint" in complaint(capsys, "--resume", str(tmp_path / "none"))
-    assert "weights only" in complaint(capsys, "--resume", str(finished / "best.safetensors"))
-    assert "exists already" in complaint(capsys, *LENET, "--out", str(finished))
-
-    whole = last.read_bytes()
-    for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
-        last.write_bytes(whole[:length])
-        assert "not a complete safetensors file" in complaint(capsys, "--resume", str(last))
-    last.write_bytes(b"\x80\x04\x95 a pickle, say")
-    assert "not a complete safetensors file" in complaint(capsys, "--resume", str(last))
-
-
-def run_limited(command: list[str], file_size: int) -> subprocess.CompletedProcess[str]:
-    """Run with a limit on the size of files: writing beyond it fails as a full disk does."""
-    prelude = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({file_size}, {file_size}))\n"
-        "from minidl.train import main; sys.exit(main(sys.argv[1:]))"
+def test_options_that_do_not_go_together(tmp_path, capsys):
+    assert "not allowed with" in complaint(capsys, *LENET, "--dry-run", "--list-archs")
+    assert "--momentum is for sgd and rmsprop, not for adam" in complaint(
+        capsys, *LENET, "--momentum", "0.5"
     )
-    return subprocess.run([sys.executable, "-c", prelude, *command], capture_output=True, text=True)
+    assert "<= 1024, got '100000'" in complaint(capsys, *LENET, "--threads", "100000")
 
 
-def test_full_disk_leaves_the_previous_checkpoint(finished):
-    last = finished / "last.safetensors"
-    before = last.read_bytes()
-    run = run_limited(["--resume", str(finished), "--epochs", "3"], len(before) // 2)
-    assert run.returncode == 2
-    assert len(run.stderr.splitlines()) == 1, run.stderr
-    assert "cannot write the checkpoint" in run.stderr
-    assert "the previous checkpoint is unchanged" in run.stderr
-    assert last.read_bytes() == before
-    assert not list(finished.glob("*.partial")) + list(finished.glob(".*.partial"))
+def test_folders_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").touch()
+    assert "runs/lenet5-" in complaint(capsys, *LENET)
+    assert "exists already; choose another --out" in complaint(capsys, *LENET, "--out", "runs")
+    assert "(Not a directory)" in complaint(capsys, *LENET, "--out", "runs/deeper")
+    assert "(File name too long)" in complaint(capsys, *LENET, "--out", "x" * 300)
+    assert list(tmp_path.iterdir()) == [tmp_path / "runs"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stop_saves_and_says_how_to_resume(tmp_path, number):
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "minidl.train", "--arch", "lenet5", "--epochs", "1000"]
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [RunFolder.create_unnamed("lenet5-20260101-120000").path for _ in range(3)]
+    assert [folder.name[22:] for folder in folders] == ["", "-2", "-3"]
+
+
+def test_odd_numbers_of_images(tmp_path, capsys):
+    """One image in all; fewer than a batch; one left over, which a 1 x 1 batch norm cannot take."""
+    lenet, resnet = ["--arch", "lenet5"], ["--arch", "resnet18", "--batch-size", "2"]
+    for number, (options, steps) in enumerate(
+        [
+            ([*lenet, "--limit", "1"], 1),
+            ([*lenet, "--limit", "40", "--batch-size", "500"], 1),
+            ([*resnet, "--limit", "3"], 1),
+        ]
+    ):
+        run = tmp_path / str(number)
+        assert main([*options, "--epochs", "1", "--out", str(run)]) == 0
+        assert len(step_losses(run)) == steps
+    line = complaint(capsys, *resnet, "--limit", "1", "--out", str(tmp_path / "x"))
+    assert "resnet18: batch_norm: training needs more than one value per channel" in line
+
+
+def test_a_pipe_that_closes_and_a_full_disk_behind_standard_output(tmp_path):
+    command = [sys.executable, "-m", "minidl.train", *LENET, "--out"]
     process = subprocess.Popen(
-        [*command, "--limit", "256", "--out", str(run)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (run / "last.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+        [*command, str(tmp_path / "pipe")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 2
+    process.stderr.close()
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [*command, str(tmp_path / "full")], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert run.returncode == 2
+    assert run.stderr == "minidl.train: [Errno 28] No space left on device\n"
+
+
+def read_until(terminal: int, text: bytes | None) -> bytes:
+    """What a program writes to its pseudo-terminal, up to `text` or (None) to its end."""
+    written = b""
+    while text is None or text not in written:
+        try:
+            written += os.read(terminal, 4096)
+        except OSError:  # how Linux says that no writer is left
+            assert text is None, written.decode()
+            break
+    return written
+
+
+def test_bar_fits_80_columns_and_leaves_the_terminal_clean(tmp_path):
+    """On a pseudo-terminal no line is wider than 80, ^C behind the bar and all; none is left."""
+    run = tmp_path / "run"
+    arguments = ["--arch", "lenet5", "--limit", "640", "--epochs", "1000", "--out", str(run)]
+    terminal, inside = os.openpty()
+    termios.tcsetwinsize(inside, (24, 80))
+    with subprocess.Popen(
+        [sys.executable, "-m", "minidl.train", *arguments],
+        stdin=inside, stdout=inside, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:  # fmt: skip
+        os.close(inside)
+        try:
+            written = read_until(terminal, b"test loss") + read_until(terminal, b"img/s")
+            os.write(terminal, b"\x03")
+            written += read_until(terminal, None)
+        finally:
+            os.close(terminal)  # which ends the program, should it still run
+        stderr = process.stderr.read()
     assert process.returncode == 2
-    assert len(stderr.splitlines()) == 1, stderr
-    assert f"go on with: python -m minidl.train --resume {run}" in stderr
-    done = len(step_losses(run))
-    epochs = str(done // 8 + 2)  # 8 steps an epoch
-    assert main(["--resume", str(run), "--epochs", epochs]) == 0
-    assert len(step_losses(run)) == 8 * int(epochs)
+    assert stderr.count("\n") == 1
+    assert stderr.endswith(f"go on with: python -m minidl.train --resume {run}\n")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode())
+    lines = [line for line in re.split(r"[\r\n]+", text) if str(run) not in line]
+    bars = [line for line in lines if re.search(r"loss [\d.]+ acc [\d.]+% \d+ img/s ETA", line)]
+    assert bars
+    assert max(len(bar.removesuffix("^C")) for bar in bars) <= 78
+    assert max(map(len, lines)) <= 80
+    assert written.rfind(b"\x1b[?25h") > written.rfind(b"\x1b[?25l"), "the cursor is still hidden"
+    assert written.endswith(b"\x1b[2K"), "the bar is still there"

@@ -57,7 +57,8 @@ class RunFolder:
         run = cls(path)
         with run._writing():
             present = list(path.iterdir()) if path.is_dir() else []
-            if any(file.name not in REPLACEABLE for file in present) or path.is_file():
+            kept = {file.name for file in present} - {*REPLACEABLE, *_names_of_leftovers(path)}
+            if kept or path.is_file():
                 go_on = f", or continue it with --resume {path}" if run.last.exists() else ""
                 raise MinidlError(f"{path}: exists already; choose another --out{go_on}")
             for file in present:
@@ -99,9 +100,8 @@ class RunFolder:
         ]
         run.epochs = [record for record in records if record["kind"] == "epoch"]
         with run._writing():
-            # ".tmp*": safetensors writes under such a name before it takes the one it is given.
-            for leftover in (*path.glob(".*.partial"), *path.glob(".tmp*")):
-                leftover.unlink()
+            for name in _names_of_leftovers(path):
+                (path / name).unlink()
         run._replace(run.metrics.name, "".join(_line(record) for record in records))
         run._write_csv()
         return run
@@ -172,6 +172,11 @@ class RunFolder:
             raise MinidlError(f"{self.path}: cannot write ({error.strerror})") from error
 
 
+def _names_of_leftovers(path: Path) -> list[str]:
+    """What a run that was killed while it wrote has left: ".tmp*" is safetensors' own name."""
+    return [file.name for pattern in (".*.partial", ".tmp*") for file in path.glob(pattern)]
+
+
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
 
@@ -181,6 +186,7 @@ def _parse(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
         whole = set(COLUMNS[record["kind"]]) <= set(record)
+        whole = whole and isinstance(record["step"], int) and isinstance(record["epoch"], int)
     except (json.JSONDecodeError, KeyError, TypeError):
         return None
     return record if whole else None
