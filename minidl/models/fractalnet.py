@@ -195,8 +195,8 @@ class FractalNet(ImageClassifier):
     worse than in training. dropout=0.0 avoids that.
 
     What deviates: running statistics are moving averages with momentum 0.1. Weights are uniform
-    with variance 1 / fan-in, what Caffe calls "xavier". Images larger than 32 are averaged before
-    the linear layer.
+    with variance 1 / fan-in, what Caffe calls "xavier". Images from 64 on leave more than one pixel
+    for the linear layer, which gets the mean.
     """
 
     min_image_size = 32
