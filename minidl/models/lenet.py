@@ -124,12 +124,12 @@ class LeNet5(ImageClassifier):
         return self.classifier(self.features(x))  # (N, 16*grid*grid) -> (N, num_classes)
 
 
-# Which maps of S2 each map of C3 sees: the paper's table I.
-SEEN = (
-    *((m, (m + 1) % 6, (m + 2) % 6) for m in range(6)),
-    *((m, (m + 1) % 6, (m + 2) % 6, (m + 3) % 6) for m in range(6)),
-    *((m, (m + 1) % 6, (m + 3) % 6, (m + 4) % 6) for m in range(3)),
-    (0, 1, 2, 3, 4, 5),
+# Which maps of S2 each of the 16 maps of C3 sees: the paper's table I. First three neighbours, then
+# four, then two pairs, all of them counted round, and at last all six.
+SEEN = tuple(
+    tuple(sorted((first + step) % 6 for step in steps))
+    for steps, count in (((0, 1, 2), 6), ((0, 1, 2, 3), 6), ((0, 1, 3, 4), 3), (range(6), 1))
+    for first in range(count)
 )
 
 # The ten digits, 7 pixels wide and 12 high, for the output layer.
