@@ -1,7 +1,7 @@
 """Every architecture has the counts and shapes of the reference, in `data/architectures.json`."""
 
 import pytest
-from reference import ARCHITECTURES, MISSING, is_present, registered, size
+from reference import ARCHITECTURES, MISSING, is_present, size
 
 from minidl.counting import summary_of
 
@@ -23,7 +23,7 @@ def assert_in_this_order(expected, found):
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if is_present(name)])
 def test_counts_and_shapes_are_those_of_the_reference(name):
     expected = ARCHITECTURES[name]
-    counted = summary_of(registered(name), training=name in WITH_TRAINING_HEADS)
+    counted = summary_of(name, training=name in WITH_TRAINING_HEADS)
     assert list(counted.input_shape) == expected["input"]
     assert counted.params == expected["params"]
     assert counted.weights == expected["weights"]

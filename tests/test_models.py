@@ -11,7 +11,7 @@ from minidl.models import alexnet, vgg
 # Parameters at 3x224x224 and 1000 classes: all, and those of convolutions and linear layers
 # without biases. The totals are those torchvision documents.
 COUNTS = {
-    "alexnet": (61_100_840, 61_090_496),
+    "alexnet_owt": (61_100_840, 61_090_496),
     "vgg11": (132_863_336, 132_851_392),
     "vgg13": (133_047_848, 133_035_712),
     "vgg16": (138_357_544, 138_344_128),
@@ -24,17 +24,17 @@ COUNTS = {
 
 # Where torchvision's weights lie in features.N.
 CONVOLUTIONS = {
-    "alexnet": [0, 3, 6, 8, 10],
+    "alexnet_owt": [0, 3, 6, 8, 10],
     "vgg11": [0, 3, 6, 8, 11, 13, 16, 18],
     "vgg16": [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28],
     "vgg16_bn": [0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40],
 }
 WIDTHS = {
-    "alexnet": [(64, 11), (192, 5), (384, 3), (256, 3), (256, 3)],
+    "alexnet_owt": [(64, 11), (192, 5), (384, 3), (256, 3), (256, 3)],
     "vgg11": [(w, 3) for w in (64, 128, 256, 256, 512, 512, 512, 512)],
     "vgg16": [(w, 3) for w in (64, 64, 128, 128, 256, 256, 256) + (512,) * 6],
 }
-CLASSIFIERS = {"alexnet": (1, 4, 6), "vgg11": (0, 3, 6), "vgg16": (0, 3, 6)}
+CLASSIFIERS = {"alexnet_owt": (1, 4, 6), "vgg11": (0, 3, 6), "vgg16": (0, 3, 6)}
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def torchvision_shapes(arch):
                 shapes[f"features.{index + 1}.{name}"] = (width,)
             shapes[f"features.{index + 1}.num_batches_tracked"] = ()
         channels = width
-    features = 256 * 6 * 6 if arch == "alexnet" else 512 * 7 * 7
+    features = 256 * 6 * 6 if arch == "alexnet_owt" else 512 * 7 * 7
     for index, outputs in zip(CLASSIFIERS[plain], (4096, 4096, 1000), strict=True):
         shapes[f"classifier.{index}.weight"] = (outputs, features)
         shapes[f"classifier.{index}.bias"] = (outputs,)
@@ -76,7 +76,7 @@ def test_registry_lists_all_names_sorted():
 
 
 def test_smallest_images_are_known_without_building():
-    assert [models.min_image_size(arch) for arch in ("vgg19_bn", "alexnet", "lenet5")] == [
+    assert [models.min_image_size(arch) for arch in ("vgg19_bn", "alexnet_owt", "lenet5")] == [
         32,
         63,
         16,
@@ -113,10 +113,10 @@ def test_lenet5_has_61706_parameters():
     assert model(md.zeros(2, 1, 32, 32)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("arch", ["alexnet", "vgg11", "vgg13_bn", "vgg16", "vgg19"])
+@pytest.mark.parametrize("arch", ["alexnet_owt", "vgg11", "vgg13_bn", "vgg16", "vgg19"])
 @pytest.mark.parametrize("size", ["smallest", 70])
 def test_other_image_sizes_channels_and_classes(arch, size, lazy_weights):
-    smallest = 63 if arch == "alexnet" else 32
+    smallest = 63 if arch == "alexnet_owt" else 32
     side = smallest if size == "smallest" else size
     model = models.create(arch, num_classes=7, in_channels=2, image_size=side).eval()
     assert (model.image_size, model.min_image_size) == (side, smallest)
@@ -126,7 +126,7 @@ def test_other_image_sizes_channels_and_classes(arch, size, lazy_weights):
         assert model(md.zeros(1, 2, side + 40, side)).shape == (1, 7)  # pooled to the grid
 
 
-@pytest.mark.parametrize(("arch", "smallest"), [("alexnet", 63), ("vgg11", 32), ("lenet5", 16)])
+@pytest.mark.parametrize(("arch", "smallest"), [("alexnet_owt", 63), ("vgg11", 32), ("lenet5", 16)])
 def test_too_small_images_name_the_smallest(arch, smallest, lazy_weights):
     with pytest.raises(
         ValueError, match=f"^{arch}: image_size must be at least {smallest}, got {smallest - 1}$"
@@ -210,7 +210,7 @@ def test_seed_decides_the_weights():
     assert np.any(weights(5) != weights(6))
 
 
-@pytest.mark.parametrize(("arch", "size"), [("alexnet", 63), ("vgg11", 32), ("vgg16_bn", 64)])
+@pytest.mark.parametrize(("arch", "size"), [("alexnet_owt", 63), ("vgg11", 32), ("vgg16_bn", 64)])
 def test_vgg_and_alexnet_start_from_he_and_narrow_linear_layers(arch, size):
     md.manual_seed(4)
     model = models.create(arch, image_size=size, num_classes=50)
@@ -253,7 +253,7 @@ def as_torch(torch, module):
     [
         ("lenet5", {}, "float64"),
         ("lenet5", {"activation": "relu", "pooling": "max", "in_channels": 3}, "float64"),
-        ("alexnet", {"dropout": 0.0, "image_size": 63, "num_classes": 5}, "float32"),
+        ("alexnet_owt", {"dropout": 0.0, "image_size": 63, "num_classes": 5}, "float32"),
         ("vgg11_bn", {"dropout": 0.0, "image_size": 32, "num_classes": 5}, "float32"),
     ],
 )

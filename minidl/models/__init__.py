@@ -1,6 +1,6 @@
 """The classic networks, one family a file, and the registry that builds them by name."""
 
-from .alexnet import AlexNet
+from .alexnet import AlexNet, AlexNetOWT
 from .classifier import ImageClassifier
 from .densenet import CifarDenseNet, DenseNet
 from .fractalnet import FractalNet
@@ -29,6 +29,7 @@ from .zfnet import ZFNet
 __all__ = [
     "VGG",
     "AlexNet",
+    "AlexNetOWT",
     "CifarDenseNet",
     "CifarNiN",
     "CifarPreResNet",
