@@ -213,5 +213,13 @@ def test_heads_see_all_that_the_last_feature_map_sees(head):
     assert field_of(network, (1, 1, 11, 11)).size == (3 + 4 * 2, 3 + 4 * 2)
 
 
+def test_gates_that_see_the_whole_image_do_not_count():
+    def gated(x):
+        x = F.conv2d(x, kernel(3, 3), stride=2)
+        return x * F.adaptive_avg_pool2d(x, 1).sigmoid() + x.mean((2, 3), keepdim=True)
+
+    assert field_of(gated, (1, 1, 11, 11)) == ((3, 3), (2, 2))
+
+
 def test_a_field_begins_with_a_pixel():
     assert ShapeArray((1, 3, 8, 8)).field == ReceptiveField((1, 1), (1, 1))

@@ -172,14 +172,23 @@ def _like(x: np.ndarray, shape: Any, dtype: Any) -> ShapeArray:
 
 
 def _joined(inputs: Any, shape: Any, dtype: Any) -> ShapeArray:
-    """A result that sees what any of its inputs sees: the largest of their fields."""
+    """A result that sees what any of its inputs sees: the largest of their fields.
+
+    Inputs that are repeated over the image, like gates made from pooled features, do not count:
+    they tell all positions the same.
+    """
     result = ShapeArray(shape, dtype)
     for entry in inputs:
-        if isinstance(entry, ShapeArray):
+        if isinstance(entry, ShapeArray) and not _is_repeated(entry.shape, result.shape):
             (size, jump), (other_size, other_jump) = result.field, entry.field
             result.field = ReceptiveField(_larger(size, other_size), _larger(jump, other_jump))
             result.unread = _larger(result.unread, entry.unread)
     return result
+
+
+def _is_repeated(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
+    """Whether a map of one position meets an image of several."""
+    return len(result) == 4 and shape[2:] == (1, 1) and result[2:] != (1, 1)
 
 
 def _larger(a: Pair, b: Pair) -> Pair:

@@ -48,7 +48,9 @@ class LayerCount:
         weights: those of them that are weights of convolutions and linear layers.
         macs: multiply-accumulates of its convolutions and matrix products, for one image.
         memory: numbers in its output; of a block, in the outputs of its layers.
-        receptive_field: pixels (height, width) that one position of the output depends on.
+        receptive_field: pixels (height, width) that one position of the output depends on, along
+            the path that sees most. What all positions are told alike (by gates that pool the whole
+            image) does not count, and what reaches beyond the image does.
         jump: distance in pixels of what neighbouring positions see; None where there are no
             neighbours.
     """
