@@ -46,8 +46,9 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     'hello'
     """
     temporary = path.with_name(f".{path.name}.partial")
+    temporary.unlink(missing_ok=True)  # what a killed process left
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         write(temporary)
         with open(temporary, "rb") as file:

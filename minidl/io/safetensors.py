@@ -17,6 +17,11 @@ import numpy as np
 from ..errors import CheckpointError
 from .files import open_for_reading, quoted, widened
 
+# The header of a run's checkpoint has the state of the run under this word, and the names of the
+# optimiser's arrays begin so.
+RUN_KEY = "minidl"
+OPTIMIZER_PREFIX = "optimizer/"
+
 NUMPY_TYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 
 

@@ -17,14 +17,9 @@ from .files import ZIP_ERRORS, listed, open_for_reading, quoted, replace_file
 from .keras import SIGNATURE, read_keras
 from .npz import read_npz, write_npz
 from .pytorch import read_pytorch
-from .safetensors import read_safetensors, write_safetensors
+from .safetensors import OPTIMIZER_PREFIX, RUN_KEY, read_safetensors, write_safetensors
 
 WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
-
-# In a checkpoint of a run, which is a safetensors file with these words in its header, the names
-# of the optimiser's arrays begin so.
-RUN_KEY = "minidl"
-OPTIMIZER_PREFIX = "optimizer/"
 
 
 def save(weights: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> None:

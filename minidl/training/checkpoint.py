@@ -6,8 +6,7 @@ people; minidl does not read it.
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -15,8 +14,9 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 
 from ..errors import CheckpointError
+from ..io.files import replace_file
+from ..io.safetensors import RUN_KEY, read_safetensors, write_safetensors
 
-METADATA_KEY = "minidl"
 FORMAT = 1
 
 Plain = TypeVar("Plain")
@@ -29,24 +29,6 @@ class Checkpoint:
     path: Path
     tensors: dict[str, np.ndarray]
     state: dict[str, Any]
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write(temporary)` produce a file beside `path`, then put it in `path`'s place.
-
-    Whatever goes wrong, `path` is left as it was and the temporary file is removed.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.touch()
-        permissions = temporary.stat().st_mode  # safetensors replaces the file by one of its own
-        write(temporary)
-        temporary.chmod(permissions)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(
@@ -64,17 +46,12 @@ def save_checkpoint(
     >>> checkpoint.tensors["weight"].shape, checkpoint.state["step"]
     ((2, 3), 7)
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     text = json.dumps({"format": FORMAT} | dict(state), indent=1, allow_nan=False)
-    # Not np.ascontiguousarray, which gives arrays without axes (batch normalisation's counts) one.
-    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     try:
-        replace_file(path, lambda p: save_file(arrays, p, metadata={METADATA_KEY: text}))
+        replace_file(path, lambda p: write_safetensors(p, tensors, {RUN_KEY: text}))
         replace_file(path.with_suffix(".json"), lambda p: p.write_text(text + "\n"))
-    except (OSError, SafetensorError) as error:
-        size = sum(array.nbytes for array in arrays.values())
+    except OSError as error:
+        size = sum(array.nbytes for array in tensors.values())
         kept = "the previous checkpoint is unchanged" if path.exists() else "nothing was written"
         raise CheckpointError(
             f"{path}: cannot write the checkpoint of {size / 1e6:,.1f} MB ({error}); {kept}"
@@ -87,23 +64,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, incomplete or not a checkpoint of minidl.
     """
-    from safetensors import SafetensorError, safe_open
-
     if path.is_dir():
         path = path / "last.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
+    tensors, metadata = read_safetensors(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    # TypeError: a type of number that NumPy does not have
-    except (OSError, SafetensorError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: not a complete safetensors file ({path.stat().st_size:,} bytes; {error})"
-        ) from error
-    try:
-        state = json.loads(metadata[METADATA_KEY])
+        state = json.loads(metadata[RUN_KEY])
         version = state["format"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(

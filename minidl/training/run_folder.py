@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MinidlError
-from .checkpoint import replace_file
+from ..io.files import replace_file
 from .curves import plot_curves
 
 STEP_COLUMNS = ("epoch", "step", "lr", "loss")

@@ -13,6 +13,7 @@ from ..autograd import no_grad
 from ..data import DataLoader, DataSplits
 from ..errors import CheckpointError, MinidlError
 from ..functional import cross_entropy
+from ..io.safetensors import OPTIMIZER_PREFIX
 from ..nn import Module
 from ..optim import ReduceLROnPlateau
 from ..random import get_rng_state, set_rng_state
@@ -24,7 +25,8 @@ from .recipes import Settings
 from .run_folder import RunFolder
 from .stopping import Interrupted, StopRequest
 
-OPTIMIZER_PREFIX = "optimizer/"
+# Of the loss of an auxiliary head: Szegedy et al., CVPR 2015, section 5.
+AUXILIARY_WEIGHT = 0.3
 
 
 @dataclass
@@ -116,14 +118,19 @@ class Trainer:
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         """One optimiser step on images (N, C, H, W) float32 and labels (N,); returns the loss.
 
+        Auxiliary heads have their part in the step, but not in the loss that is returned and
+        logged: it can be compared with that of the evaluation, which has none.
+
         Raises:
             MinidlError: the loss is not finite; the weights are as they were.
         """
         progress = self.progress
         progress.lr = self.optimizer.param_groups[0]["lr"]
-        logits, loss = self._forward(images, labels)
+        logits, loss, *auxiliary = self._forward(images, labels)
         value = float(loss)
-        self._check_finite("loss", value, progress.step + 1)
+        for other in auxiliary:
+            loss = loss + AUXILIARY_WEIGHT * other
+        self._check_finite("loss", float(loss), progress.step + 1)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -149,20 +156,23 @@ class Trainer:
         self.model.eval()
         with no_grad():
             for done, (images, labels) in enumerate(self.val_loader.batches(0), 1):
-                logits, loss = self._forward(images, labels)
+                logits, loss, *_ = self._forward(images, labels)
                 tally.add(float(loss), logits.numpy(), labels)
                 reporter.update(tally, tally.images / (time.monotonic() - begun), done)
                 self._stop_if_asked()
         self._check_finite("test loss", tally.loss, self.progress.step)
         return tally
 
-    def _forward(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _forward(self, images: np.ndarray, labels: np.ndarray) -> list[Tensor]:
+        """The network's logits (N, classes), its loss, and those of its auxiliary heads if any."""
         device = self.settings.device
         try:
-            logits = self.model(as_tensor(images, device=device))  # (N, classes)
+            output = self.model(as_tensor(images, device=device))
         except ValueError as error:  # say, batch normalisation of one image's 1 x 1 features
             raise MinidlError(f"{self.settings.arch}: {error}") from error
-        return logits, cross_entropy(logits, as_tensor(labels, device=device))
+        heads = output if isinstance(output, tuple) else (output,)
+        targets = as_tensor(labels, device=device)
+        return [heads[0], *(cross_entropy(logits, targets) for logits in heads)]
 
     def _check_finite(self, name: str, value: float, step: int) -> None:
         if not math.isfinite(value):
