@@ -59,16 +59,6 @@ def alexnet_layers(kinds=("conv", "maxpool", "linear")):
     return [line for line in summary_of("alexnet_groups2").layers if line.layer.startswith(kinds)]
 
 
-def alexnet_params():
-    grouped = [line for line in alexnet_layers() if " g2" in line.layer]
-    params = summary_of("alexnet_groups2").params
-    return {
-        "two groups, as in the paper": params,
-        "without groups": params + sum(line.weights for line in grouped),
-        "one weird trick": summary_of("alexnet_owt").params,
-    }
-
-
 def alexnet_units():
     return {"units": sum(line.memory for line in alexnet_layers(("conv", "linear")))}
 
@@ -272,7 +262,11 @@ COMPUTED = {
         "224, padding 2": md.conv_output_size(224, 11, stride=4, padding=2),
     },
     "alexnet_fc6": alexnet_fc6,
-    "alexnet_params": alexnet_params,
+    "alexnet_params": lambda: {
+        "two groups, as in the paper": summary_of("alexnet_groups2").params,
+        "without groups": summary_of("alexnet").params,
+        "one weird trick": summary_of("alexnet_owt").params,
+    },
     "alexnet_units": alexnet_units,
     "receptive_field": receptive_field,
     "inception_naive_shapes": lambda: {"output": size(inception_output())},
