@@ -84,7 +84,7 @@ class ShapeArray(np.ndarray):
         if not isinstance(result, ShapeArray):
             return result
         entries = index if isinstance(index, tuple) else (index,)
-        if result.ndim == 4 and not any(e is None or e is ... for e in entries):
+        if self.ndim == result.ndim == 4 and not any(e is None or e is ... for e in entries):
             steps = [e.step or 1 if isinstance(e, slice) else 1 for e in entries[2:]]
             stride_h, stride_w = (*map(abs, steps), 1, 1)[:2]
             result.field = result.field.after((1, 1), (stride_h, stride_w))
