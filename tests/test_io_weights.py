@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import stat
 import subprocess
 import sys
@@ -357,6 +358,29 @@ def test_parts_that_the_network_can_do_without(tmp_path, monkeypatch):
         md.models.create("lenet5", weights=path)
     monkeypatch.setattr(md.models.LeNet5, "spare_names", r"aux\d\.")
     other = md.models.create("lenet5", weights=path)
+    same(other.state_dict(), {name: v.data for name, v in model.state_dict().items()})
+
+
+def test_torchvision_s_googlenet_has_heads_that_googlenet_tv_lacks(tmp_path):
+    path = tmp_path / "a.safetensors"
+    small = {"width": 0.125, "num_classes": 2}
+    model = md.models.create("googlenet_tv_aux", **small)
+    md.save(model, path)
+    other = md.models.create("googlenet_tv", weights=path, **small).state_dict()
+    weights = {name: v.data for name, v in model.state_dict().items() if name in other}
+    same(other, weights)
+    assert len(weights) == len(model.state_dict()) - 20
+
+
+def test_torchvision_s_densenet_has_older_names(tmp_path):
+    """As in features.denseblock1.denselayer1.norm.1.weight."""
+    path = tmp_path / "a.npz"
+    model = md.models.create("densenet121", num_classes=2)
+    pattern = r"(denselayer\d+\.)(norm|conv)([12])\."
+    state = {re.sub(pattern, r"\1\2.\3.", k): v for k, v in model.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    md.save(state, path)
+    other = md.models.create("densenet121", num_classes=2, weights=path)
     same(other.state_dict(), {name: v.data for name, v in model.state_dict().items()})
 
 

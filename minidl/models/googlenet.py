@@ -198,6 +198,7 @@ class GoogLeNet(ImageClassifier):
     """
 
     min_image_size = 31
+    spare_names = r"aux[12]\."  # torchvision's file has the auxiliary heads
 
     def __init__(
         self,
