@@ -240,8 +240,8 @@ def describe(settings: Settings, splits: data.DataSplits, model: Module) -> str:
         train, val = (min(settings.limit, len(s)) for s in (splits.train, splits.val))
         used = f", limited to {train:,} + {val:,}"
     return (
-        f"{settings.arch}: {parameters:,} parameters, input {settings.in_channels} x {size} x "
-        f"{size}, {settings.num_classes} classes\n{splits.describe()}{used}"
+        f"{settings.arch}: {parameters:,} parameters, input {settings.in_channels}x{size}x{size}, "
+        f"{settings.num_classes} classes\n{splits.describe()}{used}"
     )
 
 
@@ -325,6 +325,8 @@ def run(args: argparse.Namespace, command: str) -> None:
     """
     if args.arch is not None:
         models.check_name(args.arch)
+        if args.arch not in models.list_classifiers():
+            raise MinidlError(f"{args.arch}: a part of a network, without classes to learn")
     if args.eval_only and args.resume is None:
         raise MinidlError("--eval-only needs --resume CHECKPOINT")
     if args.arch is None and args.resume is None:
@@ -378,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     complaint = ""
     try:
         if args.list_archs:
-            print("\n".join(models.list_models()))
+            print("\n".join(models.list_classifiers()))
         else:
             run(args, shlex.join(["python", "-m", "minidl.train", *typed]))
         sys.stdout.flush()

@@ -13,9 +13,11 @@ import termios
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 from training_runs import LENET, complaint, step_losses
 
+import minidl as md
 from minidl.train import main
 from minidl.training import RunFolder
 
@@ -32,7 +34,7 @@ def test_run_leaves_its_files_and_ends_with_one_line(tmp_path, capsys):
     assert RUN_FILES <= {path.name for path in finished.iterdir()} <= RUN_FILES | {"curves.png"}
     assert output[-1].startswith("test accuracy ")
     assert output[-1].endswith(str(finished / "best.safetensors"))
-    assert "input 1 x 32 x 32, 10 classes" in "\n".join(output)
+    assert "input 1x32x32, 10 classes" in "\n".join(output)
 
     with open(finished / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
@@ -78,13 +80,16 @@ def test_eval_only_repeats_the_accuracy(tmp_path, capsys):
     )
 
 
-def test_dry_run_prints_a_step_and_writes_nothing(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arch", "layer"), [("vgg11", "2x64x32x32"), ("densenet_bc_100_12_cifar", "2x24x32x32")]
+)
+def test_dry_run_prints_a_step_and_writes_nothing(tmp_path, monkeypatch, capsys, arch, layer):
     monkeypatch.chdir(tmp_path)
-    assert main(["--arch", "alexnet", "--dry-run", "--batch-size", "2"]) == 0
+    assert main(["--arch", arch, "--dry-run", "--batch-size", "2"]) == 0
     output = capsys.readouterr().out
-    assert "input 3 x 64 x 64, 10 classes" in output
+    assert "input 3x32x32, 10 classes" in output
+    assert layer in output
     assert max(map(len, output.splitlines())) <= 80
-    assert "2x64x15x15" in output
     assert "images/s" in output
     assert list(tmp_path.iterdir()) == []
 
@@ -92,7 +97,22 @@ def test_dry_run_prints_a_step_and_writes_nothing(tmp_path, monkeypatch, capsys)
 def test_list_archs(capsys):
     assert main(["--list-archs"]) == 0
     names = capsys.readouterr().out.split()
-    assert {"alexnet", "lenet5", "vgg11", "vgg16", "vgg19_bn"} <= set(names)
+    assert {"alexnet", "lenet5", "vgg11", "vgg16", "vgg19_bn", "googlenet_aux"} <= set(names)
+    assert "inception_naive" not in names
+    line = complaint(capsys, "--arch", "inception_naive")
+    assert "inception_naive: a part of a network, without classes to learn" in line
+
+
+def test_auxiliary_heads_take_part_in_training_only(tmp_path):
+    """A step moves them; the logged loss is the main head's, as in the evaluation."""
+    options = ["--arch", "googlenet_aux", "--limit", "2", "--epochs", "1", "--out"]
+    assert main([*options, str(tmp_path / "run")]) == 0
+    weights = load_file(tmp_path / "run" / "best.safetensors")
+    md.manual_seed(0)
+    fresh = md.models.create("googlenet_aux", 10, 3, 32)
+    for name, value in fresh.named_parameters():
+        assert np.any(weights[name] != value.data) or "bias" in name, name
+    assert 1.0 < step_losses(tmp_path / "run")[0] < 4.0
 
 
 def test_folder_and_cifar_and_idx_train(tmp_path):

@@ -5,6 +5,7 @@ from .classifier import ImageClassifier
 from .densenet import CifarDenseNet, DenseNet
 from .fractalnet import FractalNet
 from .googlenet import GoogLeNet, GoogLeNetOutputs, InceptionExample
+from .inception3 import InceptionOutputs, InceptionV3
 from .lenet import LeNet5, OriginalLeNet5
 from .mobilenet import MobileNetV1, MobileNetV2
 from .nin import CifarNiN, NiN
@@ -13,6 +14,7 @@ from .registry import (
     UnknownModelError,
     check_name,
     create,
+    list_classifiers,
     list_models,
     min_image_size,
     register_model,
@@ -42,6 +44,8 @@ __all__ = [
     "GoogLeNetOutputs",
     "ImageClassifier",
     "InceptionExample",
+    "InceptionOutputs",
+    "InceptionV3",
     "LeNet5",
     "MobileNetV1",
     "MobileNetV2",
@@ -58,6 +62,7 @@ __all__ = [
     "ZFNet",
     "check_name",
     "create",
+    "list_classifiers",
     "list_models",
     "min_image_size",
     "register_model",

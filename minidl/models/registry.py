@@ -53,6 +53,20 @@ def list_models() -> list[str]:
     return sorted(_ENTRIES)
 
 
+def list_classifiers() -> list[str]:
+    """The names of the architectures that tell classes apart, which parts of networks do not.
+
+    >>> names = list_classifiers()
+    >>> "googlenet" in names, "inception_naive" in names
+    (True, False)
+    """
+    return [
+        name
+        for name in list_models()
+        if "num_classes" in inspect.signature(_ENTRIES[name].model).parameters
+    ]
+
+
 def check_name(name: str) -> None:
     """Raise UnknownModelError, a ValueError, if there is no architecture of that name.
 

@@ -14,6 +14,8 @@ from ..tensor import Tensor
 from .recipes import Settings
 from .trainer import Trainer
 
+LONGEST_NAME = 32  # leaves room for the other columns in a terminal of 80
+
 
 def dry_run(settings: Settings, splits: DataSplits, model: Module) -> str:
     """Do one step; returns a text for people.
@@ -62,8 +64,13 @@ def _parameters(module: Module) -> int:
     return sum(parameter.size for parameter in module.parameters())
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
+
+
 def _table(rows: list[Any]) -> str:
     """Columns two spaces apart: the first two to the left, the others to the right."""
+    rows = [(_shortened(name), *others) for name, *others in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         f"{name:{widths[0]}}  {kind:{widths[1]}}  {shape:>{widths[2]}}  {size:>{widths[3]}}"
