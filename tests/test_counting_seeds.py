@@ -4,11 +4,11 @@ import json
 import math
 
 import pytest
-from reference import size
 
 import minidl as md
 from minidl.counting import seeds, summary_of
 from minidl.counting.summary import summary
+from minidl.counting.table import size_text as size
 from minidl.nn import Conv2d, Linear, MaxPool2d
 from minidl.nn.parameter import parameters_without_values
 
