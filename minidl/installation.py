@@ -44,7 +44,7 @@ def _processor() -> str:
 def _gpu(problems: list[str]) -> tuple[str, str]:
     """CuPy's version and the GPU's name, without importing CuPy where it is not installed."""
     if importlib.util.find_spec("cupy") is None:
-        return "not installed (needed only for --device cuda)", "none"
+        return "not installed", "none"
     try:
         import cupy
     except ImportError as error:
