@@ -50,7 +50,7 @@ def test_same_seed_same_bits_for_any_number_of_threads(tmp_path):
     losses = []
     for number, threads in enumerate(("1", "2", "2")):
         run = tmp_path / str(number)
-        arguments = ["--arch", "vgg11_bn", "--limit", "32", "--epochs", "1", "--batch-size", "8"]
+        arguments = ["--arch", "vgg11_bn", "--limit", "16", "--epochs", "1", "--batch-size", "8"]
         assert main([*arguments, "--threads", threads, "--out", str(run)]) == 0
         losses.append(step_losses(run))
     assert losses[0] == losses[1] == losses[2]

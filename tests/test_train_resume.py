@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from training_runs import LENET, complaint, step_losses
@@ -128,6 +129,24 @@ def test_resume_into_another_folder_takes_the_history_along(finished, tmp_path, 
     assert main(["--resume", str(lone), "--epochs", "3", "--out", str(tmp_path / "new")]) == 0
     assert "(best, after epoch 3)" in capsys.readouterr().out
     assert (tmp_path / "new" / "best.safetensors").exists()
+
+
+def test_resume_finds_data_that_have_moved(tmp_path, capsys):
+    for split in ("train", "val"):
+        for name, colour in (("cat", "red"), ("dog", "blue")):
+            folder = tmp_path / "my images" / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (40, 50), colour).save(folder / "1.png")
+    run = tmp_path / "run"
+    before, after = f"folder:{tmp_path / 'my images'}", f"folder:{tmp_path / 'moved'}"
+    options = ["--arch", "lenet5", "--image-size", "32", "--epochs", "1", "--data", before]
+    assert main([*options, "--out", str(run)]) == 0
+    (tmp_path / "my images").rename(tmp_path / "moved")
+    resume = ["--resume", str(run), "--epochs", "2"]
+    assert "my images does not exist" in complaint(capsys, *resume)
+    assert "not with cifar10:x" in complaint(capsys, *resume, "--data", "cifar10:x")
+    assert main([*resume, "--data", after]) == 0
+    assert json.loads((run / "config.json").read_text())["data"] == after
 
 
 def test_what_a_killed_run_leaves_is_cleared_away(finished):
