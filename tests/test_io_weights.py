@@ -217,7 +217,7 @@ def test_files_that_are_none(tmp_path):
     for content in (b"", b"\x00", b"hello, world, this is no weights file", b"\x93NUMPY\x01\x00"):
         path = tmp_path / "file"
         path.write_bytes(content)
-        assert "expected safetensors, .npz, .pth or .h5, got a file" in complaint(path)
+        assert "expected safetensors, .npz, .pth, .h5 or .caffemodel, got" in complaint(path)
     path.write_bytes(b"\x1b[31m\n" * 9)
     assert "\\x1b[31m\\n" in complaint(path)
 

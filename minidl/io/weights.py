@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import CheckpointError
 from ..nn import Module
 from ..tensor import Tensor, from_numpy
+from .caffe import STARTS, read_caffe
 from .files import ZIP_ERRORS, listed, open_for_reading, quoted, replace_file
 from .keras import SIGNATURE, read_keras
 from .npz import read_npz, write_npz
@@ -74,10 +75,11 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read weights from a file; nothing in it is ever executed.
 
     The format is told by the file's content, not by its name: safetensors, `.npz`, PyTorch's
-    checkpoints (`.pth`, `.pt`, of any age) without PyTorch, and Keras's VGG in `.h5`, which needs
-    h5py. Of a run's checkpoint these are the weights, without the optimiser's state; of a PyTorch
-    checkpoint, those of the state_dict in it (see `minidl.io.pytorch.read_pytorch`); of Keras's
-    VGG, under torchvision's names (see `minidl.io.keras.read_keras`).
+    checkpoints (`.pth`, `.pt`, of any age) without PyTorch, Keras's VGG in `.h5`, which needs h5py,
+    and Caffe's AlexNet, GoogLeNet and ResNet in `.caffemodel`, which needs protobuf. Of
+    a run's checkpoint these are the weights, without the optimiser's state; of a PyTorch
+    checkpoint, those of the state_dict in it (see `minidl.io.pytorch.read_pytorch`); Keras's and
+    Caffe's come under the names of minidl's networks (see `minidl.io.keras`, `minidl.io.caffe`).
 
     Returns names and Tensors of the file's types, on the CPU; bfloat16, which NumPy lacks, becomes
     float32 with the same values. `Module.load_state_dict` takes it;
@@ -111,9 +113,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return read_pytorch(path)
     if start.startswith(SIGNATURE):
         return read_keras(path)
+    if start.startswith(STARTS):
+        return read_caffe(path)
     raise CheckpointError(
-        f"{path}: expected safetensors, .npz, .pth or .h5, got a file of {size:,} bytes "
-        f"that begins with {quoted(start.decode('latin-1'))}"
+        f"{path}: expected safetensors, .npz, .pth, .h5 or .caffemodel, got {size:,} bytes "
+        f"beginning with {quoted(start.decode('latin-1'))}"
     )
 
 
