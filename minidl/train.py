@@ -33,7 +33,7 @@ from .training import (
     load_checkpoint,
 )
 from .training.checkpoint import from_plain
-from .training.dry_run import dry_run
+from .training.dry_run import dry_run, dry_run_part
 from .training.progress import make_reporter
 from .training.recipes import OPTIMIZERS, SCHEDULES
 
@@ -325,7 +325,8 @@ def run(args: argparse.Namespace, command: str) -> None:
     """
     if args.arch is not None:
         models.check_name(args.arch)
-        if args.arch not in models.list_classifiers():
+        is_part = args.arch not in models.list_classifiers()
+        if is_part and (not args.dry_run or args.num_classes is not None):
             raise MinidlError(f"{args.arch}: a part of a network, without classes to learn")
     if args.eval_only and args.resume is None:
         raise MinidlError("--eval-only needs --resume CHECKPOINT")
@@ -338,6 +339,12 @@ def run(args: argparse.Namespace, command: str) -> None:
         raise MinidlError(str(error)) from error
     if settings.threads is not None:
         md.set_num_threads(settings.threads)
+    if settings.arch not in models.list_classifiers():
+        md.manual_seed(settings.seed)
+        network = models.create(settings.arch, image_size=settings.image_size)
+        network.to(device=settings.device)
+        print(dry_run_part(settings, network))
+        return
     settings, splits = open_data(settings)
     model = build_model(settings)
     print(describe(settings, splits, model), flush=True)

@@ -99,8 +99,9 @@ def test_list_archs(capsys):
     names = capsys.readouterr().out.split()
     assert {"alexnet", "lenet5", "vgg11", "vgg16", "vgg19_bn", "googlenet_aux"} <= set(names)
     assert "inception_naive" not in names
-    line = complaint(capsys, "--arch", "inception_naive")
-    assert "inception_naive: a part of a network, without classes to learn" in line
+    for options in ([], ["--dry-run", "--num-classes", "10"]):
+        line = complaint(capsys, "--arch", "inception_naive", *options)
+        assert "inception_naive: a part of a network, without classes to learn" in line
 
 
 def test_auxiliary_heads_take_part_in_training_only(tmp_path):

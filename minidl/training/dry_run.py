@@ -3,14 +3,17 @@
 import resource
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..data import DataSplits
+from ..models import ImageClassifier
 from ..nn import Module
-from ..tensor import Tensor
+from ..tensor import Tensor, randn
+from .optimization import make_optimizer
 from .recipes import Settings
 from .trainer import Trainer
 
@@ -24,6 +27,26 @@ def dry_run(settings: Settings, splits: DataSplits, model: Module) -> str:
     """
     trainer = Trainer(settings, splits, model)
     images, labels = next(trainer.train_loader.batches(0))
+    return _describe_step(model, images, lambda: trainer.step(images, labels))
+
+
+def dry_run_part(settings: Settings, part: ImageClassifier) -> str:
+    """The same for a part of a network: a step that draws its outputs for noise towards zero."""
+    side = part.image_size
+    maps = randn(settings.batch_size, part.in_channels, side, side, device=settings.device)
+    optimizer = make_optimizer(settings, part)
+
+    def step() -> float:
+        loss = (part(maps) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return _describe_step(part, maps, step)
+
+
+def _describe_step(model: Module, images: np.ndarray | Tensor, step: Callable[[], float]) -> str:
+    """What happens in `model` while `step`, which returns a loss, shows it the images."""
     rows = [("layer", "type", "output", "parameters"), ("(input)", "", _shape(images), "")]
     output_bytes = 0
 
@@ -38,7 +61,7 @@ def dry_run(settings: Settings, splits: DataSplits, model: Module) -> str:
         if next(iter(layer.children()), None) is None
     ]
     begun = time.perf_counter()
-    loss = trainer.step(images, labels)
+    loss = step()
     seconds = time.perf_counter() - begun
     for handle in handles:
         handle.remove()
@@ -51,8 +74,8 @@ def dry_run(settings: Settings, splits: DataSplits, model: Module) -> str:
         f"parameters {parameters:,} ({parameters * 4 / 1e6:,.1f} MB), "
         f"outputs of all layers {output_bytes / 1e6:,.1f} MB\n"
         f"peak memory of the process {peak_bytes / 1e6:,.1f} MB\n"
-        f"one step of {len(labels)} images: {seconds:.3f} s "
-        f"({len(labels) / seconds:.1f} images/s), loss {loss:#.4g}"
+        f"one step of {len(images)} images: {seconds:.3f} s "
+        f"({len(images) / seconds:.1f} images/s), loss {loss:#.4g}"
     )
 
 
