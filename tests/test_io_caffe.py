@@ -184,6 +184,8 @@ def test_what_is_refused(tmp_path, monkeypatch):
     short = field(7, field(1, varint(3))) + field(5, struct.pack("<2f", 1, 2))
     layer = field(100, field(1, b"conv1") + field(7, short))
     assert "layer conv1 expects 12 bytes for [3], got 8" in complaint(field(1, b"N") + layer)
+    broken = caffemodel(good).replace(b"conv1", b"c\xffnv1")
+    assert "can't decode byte 0xff" in complaint(broken)
     assert "no layer has numbers" in complaint(field(1, b"only a name"))
     whole = caffemodel(good)
     for length in range(1, len(whole) - 1, 7):

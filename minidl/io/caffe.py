@@ -41,8 +41,8 @@ SCHEMA = {
         ("data", 5, "bytes"),
         ("shape", 7, "Shape"),
     ],
-    "Layer": [("name", 1, "string"), ("blobs", 7, "Blob*")],
-    "OldLayer": [("name", 4, "string"), ("blobs", 6, "Blob*")],
+    "Layer": [("name", 1, "bytes"), ("blobs", 7, "Blob*")],
+    "OldLayer": [("name", 4, "bytes"), ("blobs", 6, "Blob*")],
     "Net": [("layers", 2, "OldLayer*"), ("layer", 100, "Layer*")],
 }
 
@@ -134,7 +134,8 @@ def read_layers(net: Any) -> Iterator[Layer]:
     """The layers that have numbers, in either version of the schema."""
     for layer in (*net.layers, *net.layer):
         if layer.blobs:
-            yield Layer(layer.name, [read_blob(layer.name, blob) for blob in layer.blobs])
+            name = layer.name.decode()
+            yield Layer(name, [read_blob(name, blob) for blob in layer.blobs])
 
 
 def read_blob(name: str, blob: Any) -> np.ndarray:
@@ -161,10 +162,11 @@ def name_as_torchvision(layers: list[Layer]) -> dict[str, np.ndarray]:
         if name.startswith("bn"):
             if len(arrays) != 3 or arrays[2].size != 1:
                 raise ValueError(f"batch normalisation {name} with arrays {shapes}")
-            mean, variance, count = arrays
-            scale = 1 / count.item() if count.item() else 0.0  # as Caffe does
-            weights[f"{place}.running_mean"] = mean.ravel() * np.float32(scale)
-            weights[f"{place}.running_var"] = variance.ravel() * np.float32(scale)
+            mean, variance, count = (array.ravel() for array in arrays)
+            with np.errstate(all="ignore"):  # damaged numbers, which no check can tell from others
+                scale = np.where(count == 0, 0, 1 / count)  # as in Caffe
+                weights[f"{place}.running_mean"] = mean * scale
+                weights[f"{place}.running_var"] = variance * scale
             continue
         if len(arrays) > 2:
             raise ValueError(f"layer {name} with arrays {shapes}")
@@ -175,7 +177,8 @@ def name_as_torchvision(layers: list[Layer]) -> dict[str, np.ndarray]:
         if len(arrays) == 2:
             weights[f"{place}.bias"] = arrays[1].ravel()
     if "conv1.bias" in weights and "bn1.running_mean" in weights:  # only ResNet-50 has this bias
-        weights["bn1.running_mean"] = weights["bn1.running_mean"] - weights.pop("conv1.bias")
+        with np.errstate(all="ignore"):
+            weights["bn1.running_mean"] = weights["bn1.running_mean"] - weights.pop("conv1.bias")
     return weights
 
 

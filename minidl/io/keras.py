@@ -6,6 +6,9 @@ the first of these sees feature maps flattened as (H, W, C). Here they come out 
 names and in its layouts. The networks of `keras.applications` take images as BGR with the means
 (103.939, 116.779, 123.68) subtracted; that is the caller's to do.
 
+HDF5 files are read by the HDF5 library, in C; no more of it is used than groups and plain arrays of
+numbers in the file itself.
+
 Source: https://keras.io/api/applications/vgg.
 """
 
@@ -13,18 +16,21 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError
-from .files import check_unpacked, listed, quoted
+from .files import check_unpacked, quoted
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of every HDF5 file
 
 # The layers after the convolutions, and their places in torchvision's classifier.
 CLASSIFIER = {"fc1": 0, "fc2": 3, "predictions": 6}
+
+MOST_ENTRIES = 100  # of a group; VGG19 has 26 layers
 
 
 def read_keras(path: Path) -> dict[str, np.ndarray]:
@@ -48,41 +54,49 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_layers(h5py: Any, file: Any, file_size: int) -> dict[str, list[np.ndarray]]:
-    """The arrays of each layer that has some, in Keras's order: kernel, bias."""
+    """The arrays of each layer that has some, those with the most axes first.
+
+    Keras lists layers and arrays in attributes, too. They are not needed, as VGG's layers are named
+    in alphabetical order, and not read: HDF5 may not return from an attribute that is damaged.
+    """
     root = local(h5py, file, "model_weights") if "model_weights" in file else file
-    if "layer_names" not in root.attrs:
-        raise ValueError(f"expected layer_names, got groups {listed(list(root))}")
+    layers: dict[str, list[np.ndarray]] = {}
     unpacked = 0
-    layers = {}
-    for layer in map(text, root.attrs["layer_names"]):
-        group = local(h5py, root, layer)
-        arrays = []
-        for name in map(text, group.attrs["weight_names"]):
-            dataset = local(h5py, group, name)
-            if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-                raise ValueError(f"{name} has its numbers outside this file")
-            if dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
-                raise ValueError(f"{name} holds {dataset.dtype}, expected floats")
+    for layer in entries(root):
+        for dataset in datasets(h5py, local(h5py, root, layer), depth=2):
             unpacked += dataset.size * dataset.dtype.itemsize
             check_unpacked(file_size, unpacked)
-            arrays.append(dataset[()])
-        if arrays:
-            layers[layer] = arrays
-    return layers
+            layers.setdefault(layer, []).append(dataset[()])
+    if not layers:
+        raise ValueError("no layer has numbers")
+    return {name: sorted(arrays, key=np.ndim, reverse=True) for name, arrays in layers.items()}
+
+
+def datasets(h5py: Any, item: Any, depth: int) -> Iterator[Any]:
+    """The datasets of a layer, whose numbers must be in this very file."""
+    if not isinstance(item, h5py.Dataset):
+        for name in entries(item) if depth else ():
+            yield from datasets(h5py, local(h5py, item, name), depth - 1)
+        return
+    if item.is_virtual or item.external:
+        raise ValueError(f"{item.name} has its numbers outside this file")
+    if item.dtype.kind != "f" or item.dtype.itemsize > 8:
+        raise ValueError(f"{item.name} holds {item.dtype}, expected floats")
+    yield item
+
+
+def entries(group: Any) -> list[str]:
+    """The names in a group, in alphabetical order."""
+    if len(group) > MOST_ENTRIES:
+        raise ValueError(f"a group with {len(group):,} entries")
+    return sorted(group)
 
 
 def local(h5py: Any, group: Any, name: str) -> Any:
     """What lies under a name in this very file: HDF5's links can lead to others."""
-    for part in filter(None, name.split("/")):
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is missing, or a link to another place")
-        group = group[part]
-    return group
-
-
-def text(name: Any) -> str:
-    """Keras's names are bytes in older files."""
-    return name.decode() if isinstance(name, bytes) else str(name)
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link to another place")
+    return group[name]
 
 
 def name_as_torchvision(layers: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
