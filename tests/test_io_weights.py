@@ -361,15 +361,18 @@ def test_parts_that_the_network_can_do_without(tmp_path, monkeypatch):
     same(other.state_dict(), {name: v.data for name, v in model.state_dict().items()})
 
 
-def test_torchvision_s_googlenet_has_heads_that_googlenet_tv_lacks(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options", "spare"),
+    [("googlenet_tv", {"width": 0.125, "num_classes": 2}, 20), ("inception_v3", {}, 14)],
+)
+def test_torchvision_s_files_have_heads_that_a_network_lacks(tmp_path, name, options, spare):
     path = tmp_path / "a.safetensors"
-    small = {"width": 0.125, "num_classes": 2}
-    model = md.models.create("googlenet_tv_aux", **small)
+    model = md.models.create(f"{name}_aux", **options)
     md.save(model, path)
-    other = md.models.create("googlenet_tv", weights=path, **small).state_dict()
-    weights = {name: v.data for name, v in model.state_dict().items() if name in other}
+    other = md.models.create(name, weights=path, **options).state_dict()
+    weights = {key: v.data for key, v in model.state_dict().items() if key in other}
     same(other, weights)
-    assert len(weights) == len(model.state_dict()) - 20
+    assert len(weights) == len(model.state_dict()) - spare
 
 
 def test_torchvision_s_densenet_has_older_names(tmp_path):

@@ -250,6 +250,7 @@ class InceptionV3(ImageClassifier):
     """
 
     min_image_size = 75
+    spare_names = r"AuxLogits\."  # torchvision's file has the auxiliary head
 
     def __init__(
         self,
