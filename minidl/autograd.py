@@ -40,6 +40,7 @@ __all__ = [
     "grad",
     "is_grad_enabled",
     "no_grad",
+    "observe_operations",
     "run_backward",
 ]
 
@@ -102,6 +103,36 @@ def enable_grad() -> Iterator[None]:
 
 
 # ---- operations ----------------------------------------------------------------------------
+
+
+Observer = Callable[["Function", "tuple[Tensor, ...]", "tuple[Tensor, ...]"], None]
+
+
+class _Observation(threading.local):
+    observer: Observer | None = None
+
+
+_observation = _Observation()
+
+
+@contextmanager
+def observe_operations(observer: Observer) -> Iterator[None]:
+    """Call `observer(operation, inputs, outputs)` after every operation of this thread.
+
+    Unlike the graph for `backward` this shows operations on constants too.
+
+    >>> import minidl as md
+    >>> def report(operation, inputs, outputs):
+    ...     print(operation.name, [x.shape for x in inputs], [y.shape for y in outputs])
+    >>> with observe_operations(report):
+    ...     y = md.ones(2, 3) * 2
+    mul [(2, 3), ()] [(2, 3)]
+    """
+    previous, _observation.observer = _observation.observer, observer
+    try:
+        yield
+    finally:
+        _observation.observer = previous
 
 
 class Version:
@@ -211,6 +242,8 @@ class Function:
             self._saved = tuple(
                 _keep(array, arrays, inputs, results, tensors) for array in self._saved
             )
+        if _observation.observer is not None:
+            _observation.observer(self, inputs, tensors)
         return tensors if isinstance(result, tuple) else tensors[0]
 
     def free(self) -> None:

@@ -59,6 +59,8 @@ INDICES = md.tensor([[1, 1, 0], [2, 0, 2]])
 CASES = {
     activation.LogSoftmax: (F.log_softmax, normal(2, 3)),
     activation.Relu: (F.relu, away_from_zero(2, 3)),
+    activation.LeakyRelu: (lambda x: F.leaky_relu(x, 0.3), away_from_zero(2, 3)),
+    activation.Elu: (lambda x: F.elu(x, 0.7), away_from_zero(2, 3)),
     activation.ReluGrad: (
         lambda dy: activation.ReluGrad().apply(dy, KEPT.to(md.float64)),
         normal(2, 3),

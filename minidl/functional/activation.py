@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._kernels import kernels_for
+from .._kernels import array_namespace, kernels_for
 from ..autograd import Function, is_grad_enabled
 from ..tensor import Tensor, tensor_method
-from .elementwise import exp, expm1, floating, minimum, sigmoid, tanh, where
+from .elementwise import exp, floating, minimum, sigmoid, tanh, where
 from .reduction import sum
 from .shape import one_axis, reshape, transpose
 
@@ -46,6 +46,33 @@ class ReluGrad(Function):
     def backward(self, ddx: Tensor) -> Any:
         (y,) = self.saved
         return ReluGrad().apply(ddx, y), None
+
+
+class LeakyRelu(Function):
+    def __init__(self, negative_slope: float) -> None:
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Any) -> Any:
+        self.save(x)
+        return array_namespace(x).where(x > 0, x, x * self.negative_slope)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (x,) = self.saved
+        return where(x > 0, dy, dy * self.negative_slope)
+
+
+class Elu(Function):
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+
+    def forward(self, x: Any) -> Any:
+        xp = array_namespace(x)
+        self.save(x)
+        return xp.where(x > 0, x, xp.expm1(xp.minimum(x, 0)) * self.alpha)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (x,) = self.saved
+        return where(x > 0, dy, dy * exp(minimum(x, 0.0)) * self.alpha)
 
 
 class LogSoftmax(Function):
@@ -88,8 +115,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     >>> md.functional.leaky_relu(md.tensor([-2.0, 2.0]), 0.5)
     tensor([-1.,  2.])
     """
-    x = floating("leaky_relu", x)
-    return where(x > 0, x, x * negative_slope)
+    return LeakyRelu(float(negative_slope)).apply(floating("leaky_relu", x))
 
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
@@ -102,8 +128,7 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     >>> md.functional.elu(md.tensor([-1000.0, 2.0]))
     tensor([-1.,  2.])
     """
-    x = floating("elu", x)
-    return where(x > 0, x, expm1(minimum(x, 0.0)) * alpha)
+    return Elu(float(alpha)).apply(floating("elu", x))
 
 
 def scaled_tanh(x: Tensor) -> Tensor:
