@@ -7,7 +7,7 @@
 tensor([2., 4., 6.])
 """
 
-from . import autograd, data, functional, io, models, nn, optim
+from . import autograd, data, functional, io, models, nn, onnx, optim
 from ._kernels.cpu import get_num_threads, set_num_threads
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad
 from .config import config
@@ -173,6 +173,7 @@ __all__ = [
     "no_grad",
     "ones",
     "ones_like",
+    "onnx",
     "optim",
     "pad",
     "permute",

@@ -1,8 +1,10 @@
-"""What all tests share: the hypothesis profile and the PyTorch oracle."""
+"""What all tests share: the hypothesis profile, and the oracles PyTorch and ONNX Runtime."""
 
 import importlib
 import os
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,9 +21,24 @@ settings.load_profile("minidl")
 
 def oracle() -> ModuleType:
     """PyTorch, to compare with; without it the test is skipped, but fails where CI=true."""
+    return _optional("torch", "PyTorch")
+
+
+def onnx_runtime(model: Any, inputs: dict[str, Any]) -> list[Any]:
+    """What ONNX Runtime computes for a model, a protobuf message or a file's path."""
+    runtime = _optional("onnxruntime", "ONNX Runtime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
+
+
+def _optional(package: str, name: str) -> ModuleType:
     try:
-        return importlib.import_module("torch")
+        return importlib.import_module(package)
     except ImportError:
         if os.environ.get("CI", "").lower() == "true":
-            pytest.fail("CI must run the comparisons with PyTorch, but torch is not installed")
-        pytest.skip("torch is not installed: no comparison with PyTorch")
+            pytest.fail(f"CI must run the comparisons with {name}, but {package} is not installed")
+        pytest.skip(f"{package} is not installed: no comparison with {name}")
