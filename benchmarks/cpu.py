@@ -118,7 +118,7 @@ def run_networks(args: argparse.Namespace, modes: Sequence[str]) -> dict[str, An
         cells = "".join(f"{size / 1e6:8.0f}" for size in memory[name].values())
         print(f"{name:32}{cells}", flush=True)
     if len(modes) > 1:
-        compiled = "; * with torch.compile" if args.compile else ""
+        compiled = ";\n* with torch.compile" if args.compile else ""
         print("\n" + LEGEND.format(compiled, ", a\ntraining step as three forward passes"))
     if args.plot:
         draw(args.plot, results, NETWORK_WORKS)
