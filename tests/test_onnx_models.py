@@ -283,7 +283,15 @@ def node(kind, *inputs, **attributes):
         ([node("Relu", "x", domain="other")], {}, "no such operator in minidl: 'other.Relu'"),
         ([node("Relu", "x")], {"opset": 6}, "operator set 6 is too old, expected 7"),
         ([node("Relu", "z")], {}, "'z' is read before anything makes it"),
-        ([node("Relu", "x", odd=1)], {}, r"Relu \('y'\): attribute 'odd' is not supported"),
+        ([node("Relu", "x", odd=1)], {}, r"Relu \('y'\): Unrecognized attribute: odd"),
+        ([node("LSTM", "x")], {}, "no such operator in minidl: 'LSTM'"),
+        ([node("Conv", "x")], {}, r"Conv \('y'\): .* has input size 1"),
+        ([node("MaxPool", "x")], {}, r"MaxPool \('y'\): Required attribute 'kernel_shape'"),
+        (
+            [node("CumSum", "x", "x", reverse=1)],
+            {},
+            r"CumSum \('y'\): attribute 'reverse' is not supported",
+        ),
         ([], {}, "'y' is read before anything makes it"),
     ],
 )

@@ -72,8 +72,9 @@ def export(
         raise OnnxError(f"export: {size:,} bytes of weights; one ONNX file holds {MAX_BYTES:,}")
     dtype = next((p.dtype for p in model.parameters()), np.dtype(float32))
     few, many = (trace(model, (n, *shape), dtype) for n in BATCHES)
-    proto = _Graph(onnx, state, few, many).model(type(model).__name__)
-    _check_batch(proto, _Graph(onnx, state, many, few).model(type(model).__name__))
+    graph = _Graph(onnx, state, few, many)
+    _check_batch(graph.nodes, _Graph(onnx, state, many, few).nodes)
+    proto = graph.model(type(model).__name__)
     onnx.checker.check_model(proto)
     path = Path(path)
     try:
@@ -97,25 +98,24 @@ def _input_shape(model: Module, input_shape: Sequence[int] | None) -> tuple[int,
     return shape
 
 
-def _check_batch(few: Any, many: Any) -> None:
+def _check_batch(few: list[Any], many: list[Any]) -> None:
     """Both runs must give one graph: it is then one for any number of images.
 
     Raises:
         OnnxError: they differ; the text names the operation.
     """
-    if len(few.graph.node) == len(many.graph.node):
-        for a, b in zip(few.graph.node, many.graph.node, strict=True):
-            if a != b:
-                raise OnnxError(
-                    f"export: {a.op_type} ({', '.join(a.output)}) depends on the number of images "
-                    f"in a way that ONNX cannot express"
-                )
-    else:
+    for a, b in zip(few, many, strict=False):
+        if a != b:
+            raise OnnxError(
+                f"export: {a.op_type} ({', '.join(a.output)}) depends on the number of images in a "
+                "way that ONNX cannot express"
+            )
+    if len(few) != len(many):
         raise OnnxError("export: which operations there are depends on the number of images")
 
 
 class _Graph:
-    """A graph in the making; the translations of single operations call its public methods."""
+    """The graph of a run; the translations of single operations call its public methods."""
 
     def __init__(self, onnx: Any, state: dict[str, Tensor], run: Trace, other: Trace) -> None:
         self.onnx = onnx
@@ -124,7 +124,7 @@ class _Graph:
         self._names: dict[int, str] = {}  # id of a tensor -> its name; the runs keep them alive
         self._taken = {"input", *(self._output_names(run)), *state}
         self._used: dict[str, None] = {}  # weights, in the order of their use
-        self._nodes: list[Any] = []
+        self.nodes: list[Any] = []
         self._twins: dict[int, Tensor] = {id(run.input): other.input}
         self._run = run
         if [type(s.operation) for s in run.steps] != [type(s.operation) for s in other.steps]:
@@ -134,6 +134,13 @@ class _Graph:
             self._twins.update((id(a), b) for a, b in pairs)
         for a, b in zip(run.outputs, other.outputs, strict=True):
             self._twins[id(a)] = b
+        self._names[id(run.input)] = "input"
+        for step in run.steps:
+            self._translate(step)
+        self._outputs = [
+            self._name_output(tensor, name)
+            for tensor, name in zip(run.outputs, self._output_names(run), strict=True)
+        ]
 
     @staticmethod
     def _output_names(run: Trace) -> list[str]:
@@ -145,7 +152,7 @@ class _Graph:
     def node(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """Add a node of the operator `kind`; returns its output's name, or a list of several."""
         names = [self._fresh(kind) for _ in range(outputs)]
-        self._nodes.append(
+        self.nodes.append(
             self.onnx.helper.make_node(kind, inputs, names, name=names[0], **attributes)
         )
         return names[0] if outputs == 1 else names
@@ -186,16 +193,9 @@ class _Graph:
 
     def model(self, name: str) -> Any:
         """The ONNX model."""
-        self._names[id(self._run.input)] = "input"
-        for step in self._run.steps:
-            self._translate(step)
-        outputs = [
-            self._name_output(tensor, name)
-            for tensor, name in zip(self._run.outputs, self._output_names(self._run), strict=True)
-        ]
         weights = [self._weight(weight) for weight in self._used]
         graph = self.onnx.helper.make_graph(
-            self._nodes, name, [self._value(self._run.input, "input")], outputs, weights
+            self.nodes, name, [self._value(self._run.input, "input")], self._outputs, weights
         )
         return self.onnx.helper.make_model(
             graph,
@@ -217,13 +217,13 @@ class _Graph:
     def _name_output(self, tensor: Tensor, name: str) -> Any:
         """Call a result by its name as an output."""
         inner = self.name(tensor)
-        self._nodes.append(self.onnx.helper.make_node("Identity", [inner], [name], name=name))
-        makers = [i for i, node in enumerate(self._nodes) if inner in node.output]
-        readers = [i for i, node in enumerate(self._nodes) if inner in node.input]
+        self.nodes.append(self.onnx.helper.make_node("Identity", [inner], [name], name=name))
+        makers = [i for i, node in enumerate(self.nodes) if inner in node.output]
+        readers = [i for i, node in enumerate(self.nodes) if inner in node.input]
         outputs = self._output_names(self._run)
         if makers and len(readers) == 1 and inner not in outputs:  # nobody else reads it
-            del self._nodes[-1]
-            node = self._nodes[makers[0]]
+            del self.nodes[-1]
+            node = self.nodes[makers[0]]
             node.output[list(node.output).index(inner)] = name
             self._names[id(tensor)] = name
         return self._value(tensor, name)
@@ -243,7 +243,7 @@ class _Graph:
         return self.onnx.helper.make_tensor_value_info(name, kind, shape)
 
     def _fresh(self, kind: str) -> str:
-        number = len(self._nodes)
+        number = len(self.nodes)
         name = f"{kind}_{number}"
         while name in self._taken:
             number += 1

@@ -195,7 +195,7 @@ def _read_graph(onnx: Any, model: Any, folder: Path) -> OnnxModel:
     graph = model.graph
     if graph.sparse_initializer:
         raise OnnxError("sparse initialisers are not supported")
-    _check_operators(graph.node)
+    _check_operators(onnx, graph.node, model.ir_version, opset)
     initialisers = {t.name: _array(onnx, t, folder) for t in graph.initializer}
     inputs = {v.name: _declared(v) for v in graph.input if v.name not in initialisers}
     nodes = [_read_node(onnx, node, opset, folder) for node in graph.node]
@@ -208,8 +208,9 @@ def _read_graph(onnx: Any, model: Any, folder: Path) -> OnnxModel:
     return OnnxModel(nodes, inputs, outputs, initialisers)
 
 
-def _check_operators(nodes: Any) -> None:
-    """Raise OnnxError if there are operators that are not supported, with all their names."""
+def _check_operators(onnx: Any, nodes: Any, ir_version: int, opset: int) -> None:
+    """Raise OnnxError if there are operators that are not supported, with all their names, or if
+    a node lacks attributes or inputs."""
     missing = {
         f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         for node in nodes
@@ -217,6 +218,14 @@ def _check_operators(nodes: Any) -> None:
     }
     if missing:
         raise OnnxError(f"no such operator in minidl: {listed(sorted(missing), most=10)}")
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = ir_version, {"": opset}
+    for node in nodes:
+        try:
+            onnx.checker.check_node(node, context)
+        except onnx.checker.ValidationError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise OnnxError(f"{node.op_type} ({listed(list(node.output))}): {reason}") from error
 
 
 def _read_node(onnx: Any, node: Any, opset: int, folder: Path) -> Node:
