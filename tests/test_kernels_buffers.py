@@ -38,15 +38,14 @@ def test_arrays_are_ordinary_and_aligned():
     assert address(buffers.empty(SHAPE, np.float32)) % 64 == 0
 
 
-def test_shelf_never_holds_more_than_was_in_use():
+def test_memory_hardly_exceeds_what_was_in_use_at_once():
     gc.collect()
     for size in range(100_000, 1_000_000, 50_000):
         array = buffers.empty((size,), np.float32)
         array[0] = array[-1] = 1
         del array
         in_use, most_in_use, shelved = buffers.usage()
-        assert shelved <= most_in_use
-        assert in_use <= most_in_use
+        assert in_use + shelved <= most_in_use * 9 / 8
 
 
 def test_blocks_that_the_garbage_collector_frees_come_back():

@@ -3,8 +3,8 @@
 The operating system hands out memory page by page and zeroes each first. For arrays of many
 megabytes, filled once and thrown away, that costs more than the kernel that fills them: in a VGG16
 step a fifth of the time. So a block that nobody refers to any more goes to a shelf, and `empty`
-looks there first. The shelf never holds more than was in use at once; beyond that, the block that
-has lain longest goes back to the system.
+looks there first. What is in use and what lies on the shelf are together never more than an eighth
+above what was in use at once; beyond that, the block that has lain longest goes back to the system.
 """
 
 import numpy as np
@@ -35,6 +35,8 @@ cdef extern from *:
 
 # Smaller arrays come from NumPy, whose own allocator serves them well.
 cdef Py_ssize_t SMALLEST = 1 << 17
+# The part of the most memory in use by which the shelf may exceed it.
+cdef int SLACK = 8
 # Sizes are rounded up to an eighth of their power of two, so that similar arrays share blocks.
 cdef int FRACTION_BITS = 3
 
@@ -59,6 +61,12 @@ cdef Block remove(Py_ssize_t index) noexcept:
     return block
 
 
+cdef void clear_shelf() noexcept:
+    """Give back what has lain longest, as long as there is more than is likely to be needed."""
+    while shelf_length > 0 and in_use + shelved > most_in_use + most_in_use // SLACK:
+        free(remove(0).address)
+
+
 cdef void *take(Py_ssize_t size) noexcept:
     """The youngest block of exactly this size, else a new one; NULL if there is no memory."""
     global in_use, most_in_use
@@ -73,6 +81,7 @@ cdef void *take(Py_ssize_t size) noexcept:
     if address != NULL:
         in_use += size
         most_in_use = max(most_in_use, in_use)
+        clear_shelf()
     return address
 
 
@@ -91,8 +100,7 @@ cdef void put_back(void *address, Py_ssize_t size) noexcept:
     shelf[shelf_length].size = size
     shelf_length += 1
     shelved += size
-    while shelved > most_in_use:
-        free(remove(0).address)
+    clear_shelf()
 
 
 @cython.no_gc  # it refers to no object
