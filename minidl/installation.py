@@ -1,6 +1,5 @@
 """What this installation of minidl consists of, and what is wrong with it."""
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -18,6 +17,8 @@ OPTIONAL_PACKAGES = ("matplotlib", "torch")
 
 
 def _version(package: str) -> str:
+    import importlib.metadata  # here, because it costs a tenth of the time of `import minidl`
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
