@@ -119,6 +119,14 @@ def test_training_of_zfnet():
     check_training(lambda: thin_zfnet(47, 4), side=47, batch=3)
 
 
+@pytest.mark.parametrize(("arch", "side"), [("nin_cifar10", 32), ("nin_imagenet", 39)])
+def test_hardly_any_class_of_nin_is_silent_from_the_start(arch, side):
+    md.manual_seed(3)
+    model = models.create(arch).eval()
+    alive = (model(md.randn(2, 3, side, side)).data > 0).any(0)
+    assert alive.mean() > 0.99
+
+
 def test_dropout():
     with parameters_without_values():
         for arch, number in (("nin_cifar10", 2), ("nin_imagenet", 1), ("zfnet", 2)):

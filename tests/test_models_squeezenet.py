@@ -90,6 +90,8 @@ def test_start_and_dropout():
     assert last.std() == pytest.approx(0.01, rel=0.02)
     assert Fire(64, 16, 64).expand3x3.weight.data.std() == pytest.approx(np.sqrt(2 / 144), rel=0.1)
     assert model.classifier[0].p == 0.5
+    alive = (model.eval()(md.randn(8, 3, 32, 32)).data > 0).any(0)
+    assert alive.mean() > 0.99  # hardly any class is silent from the start
 
 
 def test_errors():

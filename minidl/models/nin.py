@@ -5,7 +5,17 @@ Lin, Chen, Yan, "Network In Network", ICLR 2014 (arXiv:1312.4400), section 3 and
 
 from __future__ import annotations
 
-from ..nn import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Dropout, MaxPool2d, Module, ReLU, Sequential
+from ..nn import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dropout,
+    MaxPool2d,
+    Module,
+    ReLU,
+    Sequential,
+    init,
+)
 from ..tensor import Tensor
 from .classifier import ImageClassifier
 from .registry import register_model
@@ -29,6 +39,15 @@ def mlpconv(
     )
 
 
+def awaken(classes: Conv2d) -> None:
+    """Start the last convolution with small weights and biases of 1.
+
+    The ReLU behind it would otherwise silence about half of the classes, which then never learn.
+    """
+    init.normal_(classes.weight, std=0.01)
+    init.ones_(classes.bias)
+
+
 def pooling(layer: type[MaxPool2d] | type[AvgPool2d]) -> Module:
     """Windows of 3 with step 2, the last ones incomplete, as in the authors' programs."""
     return layer(3, stride=2, ceil_mode=True)
@@ -47,7 +66,7 @@ class CifarNiN(ImageClassifier):
 
     The sizes, and the average in the second pooling, are those of the authors' files, to which the
     paper leaves them. What deviates: the files have fixed small standard deviations of the weights;
-    here they follow He's normal initialiser with fan-in.
+    here they follow He's normal initialiser with fan-in, but for the last (see `awaken`).
 
     966,986 parameters at 10 classes.
     """
@@ -74,6 +93,7 @@ class CifarNiN(ImageClassifier):
             }
         )
         self.avgpool = AdaptiveAvgPool2d(1)
+        awaken(self.features.mlpconv3[4])
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, in_channels, H, W) -> logits (N, num_classes), none of them negative."""
@@ -94,7 +114,7 @@ class NiN(ImageClassifier):
         ValueError: if image_size, or an image, is smaller than 39.
 
     The paper has no network for ImageNet. This one is known from Caffe's model zoo; weights follow
-    He's normal initialiser with fan-in.
+    He's normal initialiser with fan-in, but for the last (see `awaken`).
 
     7,595,176 parameters at 1000 classes.
     """
@@ -122,6 +142,7 @@ class NiN(ImageClassifier):
             }
         )
         self.avgpool = AdaptiveAvgPool2d(1)
+        awaken(self.features.mlpconv4[4])
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, in_channels, H, W) -> logits (N, num_classes), none of them negative."""

@@ -80,7 +80,8 @@ class SqueezeNet(ImageClassifier):
     belong to 227. Here, as in torchvision, whose parameter names are used, images have 224 and
     pooling rounds up. The authors' files pad the last convolution by 1, which the table does not.
     Convolutions follow He's normal initialiser with fan-in (the authors have Glorot's) except the
-    last, which has standard deviation 0.01 as theirs.
+    last, which has standard deviation 0.01 as theirs, and biases that start at 1: the ReLU behind
+    it would otherwise silence about half of the classes, which then never learn.
 
     Parameters at 3x224x224 and 1000 classes: 1,248,424 (1.0), 1,235,496 (1.1).
     """
@@ -107,6 +108,7 @@ class SqueezeNet(ImageClassifier):
             channels = 2 * expand
         last = Conv2d(channels, num_classes, kernel_size=1)
         init.normal_(last.weight, std=0.01)
+        init.ones_(last.bias)
         self.classifier = Sequential(Dropout(dropout), last, ReLU(), AdaptiveAvgPool2d(1))
 
     def forward(self, x: Tensor) -> Tensor:

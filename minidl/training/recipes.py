@@ -72,6 +72,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "wrn": {"epochs": 8, "lr": 2e-3},
     "stochdepth": {"epochs": 8, "lr": 2e-3},
     "fractalnet": {"epochs": 12, "batch_size": 32, "lr": 2e-3},
+    "squeezenet": {"epochs": 12, "batch_size": 32, "lr": 1e-3},
+    "densenet": {"epochs": 8, "lr": 2e-3},
+    "googlenet": {"epochs": 8, "lr": 1e-3},
+    "inception": {"epochs": 8, "lr": 1e-3},
+    "nin": {"epochs": 12, "batch_size": 32},
+    "zfnet": {"epochs": 8},
 }
 
 # Learning rate and weight decay to start from where another optimiser is asked for.
