@@ -74,6 +74,10 @@ def test_convolution_equals_reference(convolution, dtype, layout, seed):
     expected = reference.conv2d_forward(wide["x"], wide["weight"], bias.astype(float), **keywords)
     assert relative_error(y, expected.astype(dtype)) <= TOLERANCE[dtype]
 
+    np.testing.assert_array_equal(
+        cpu.conv2d_forward(x, weight, bias, **keywords, relu=True), cpu.relu_forward(y), strict=True
+    )
+
     dy = random_array(generator, y.shape, dtype, layout)
     dx = cpu.conv2d_input_grad(dy, weight, input_shape, **keywords)
     expected = reference.conv2d_input_grad(

@@ -21,26 +21,36 @@ from minidl._kernels import cpu, reference
 shapes = st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 7))
 
 
-@given(shape=shapes, seed=seeds, dtype=dtypes, layout=layouts, affine=st.booleans())
-def test_batch_norm(shape, seed, dtype, layout, affine):
+@given(
+    shape=shapes,
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+    affine=st.booleans(),
+    shortcut=st.booleans(),
+    relu=st.booleans(),
+)
+def test_batch_norm(shape, seed, dtype, layout, affine, shortcut, relu):
     x = layout(2 * normal(seed, *shape, dtype=dtype) + dtype(3))
     c = shape[1]
     weight = layout(normal(seed, c, dtype=dtype)) if affine else None
     bias = layout(normal(seed + 1, c, dtype=dtype)) if affine else None
-    actual = cpu.batch_norm_forward(x, weight, bias, eps=0.5)
-    expected = reference.batch_norm_forward(x, weight, bias, eps=0.5)
+    residual = layout(normal(seed + 3, *shape, dtype=dtype)) if shortcut else None
+    actual = cpu.batch_norm_forward(x, weight, bias, 0.5, residual, relu)
+    expected = reference.batch_norm_forward(x, weight, bias, 0.5, residual, relu)
     for one, other in zip(actual, expected, strict=True):
         assert_close(one, other)
-    _, mean, var = expected
+    y, mean, var = expected
     assert_close(
-        cpu.batch_norm_inference(x, weight, bias, layout(mean), layout(var), 0.5),
-        reference.batch_norm_inference(x, weight, bias, mean, var, 0.5),
+        cpu.batch_norm_inference(x, weight, bias, layout(mean), layout(var), 0.5, residual, relu),
+        reference.batch_norm_inference(x, weight, bias, mean, var, 0.5, residual, relu),
     )
+    y = layout(y) if relu else None
     dy = layout(normal(seed + 2, *shape, dtype=dtype))
-    actual = cpu.batch_norm_backward(dy, x, weight, layout(mean), layout(var), 0.5)
-    exact = [dy, x, weight, mean, var]
+    actual = cpu.batch_norm_backward(dy, x, weight, layout(mean), layout(var), 0.5, y)
+    exact = [dy, x, weight, mean, var, y]
     exact = [None if array is None else array.astype(np.longdouble) for array in exact]
-    expected = reference.batch_norm_backward(*exact, 0.5)
+    expected = reference.batch_norm_backward(*exact[:5], 0.5, exact[5])
     largest = max(1.0, *(np.abs(array).max(initial=0) for array in expected))
     for one, other in zip(actual, expected, strict=True):
         assert one.dtype == dtype
@@ -57,6 +67,16 @@ def test_statistics_survive_a_large_mean(dtype):
     tolerance = np.finfo(dtype).eps
     np.testing.assert_allclose(mean, exact.mean(axis=(0, 2, 3)).astype(dtype), rtol=tolerance)
     np.testing.assert_allclose(var, exact.var(axis=(0, 2, 3)).astype(dtype), rtol=100 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batch_norm_lets_nan_through_its_rectifier(dtype):
+    x, residual = normal(0, 2, 3, 4, 5, dtype=dtype), normal(1, 2, 3, 4, 5, dtype=dtype)
+    residual[1, 2, 3, 4] = np.nan
+    mean, var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+    y = cpu.batch_norm_inference(x, None, None, mean, var, residual=residual, relu=True)
+    assert np.isnan(y).nonzero() == ((1,), (2,), (3,), (4,))
+    assert np.nanmin(y) == 0
 
 
 def test_batch_norm_gradients_are_those_of_the_forward_pass():
@@ -119,7 +139,7 @@ def test_bits_do_not_depend_on_threads(dtype):
 
     def run():
         y, mean, var = cpu.batch_norm_forward(x, weight, weight)
-        gradients = cpu.batch_norm_backward(dy, x, weight, mean, var)
+        gradients = cpu.batch_norm_backward(dy, x, weight, mean, var, y=y)
         z, scale = cpu.local_response_norm_forward(x, alpha=0.9)
         return y, mean, var, *gradients, z, cpu.local_response_norm_backward(dy, x, scale)
 
@@ -138,6 +158,12 @@ def test_errors_say_what_is_wrong():
         cpu.batch_norm_inference(x, None, None, channels[:1], channels)
     with pytest.raises(ValueError, match=r"batch_norm_backward: dy must have shape \(2, 3, 4, 4\)"):
         cpu.batch_norm_backward(x[:1], x, None, channels, channels)
+    with pytest.raises(ValueError, match=r"batch_norm: residual must have shape \(2, 3, 4, 4\)"):
+        cpu.batch_norm_forward(x, None, None, residual=x[:1])
+    with pytest.raises(ValueError, match=r"batch_norm_backward: y must have shape \(2, 3, 4, 4\)"):
+        cpu.batch_norm_backward(x, x, None, channels, channels, y=x[..., :1])
+    with pytest.raises(TypeError, match="same dtype, got x float64, residual float32"):
+        cpu.batch_norm_forward(x, None, None, residual=x.astype(np.float32))
     with pytest.raises(ValueError, match="local_response_norm: size must be at least 1, got 0"):
         cpu.local_response_norm_forward(x, size=0)
     with pytest.raises(ValueError, match="local_response_norm_backward: scale must have shape"):

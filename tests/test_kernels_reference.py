@@ -43,6 +43,8 @@ def test_convolution(seed, n, groups, channels, kernel_size, stride, dilation, p
     bias = normal(seed, channels[1] * groups)
     geometry = (stride, padding, dilation, groups)
     y = reference.conv2d_forward(x, weight, bias, *geometry)
+    rectified = reference.conv2d_forward(x, weight, bias, *geometry, relu=True)
+    np.testing.assert_array_equal(rectified, np.where(y > 0, y, 0))
     dy = normal(seed, *y.shape)
 
     def convolve(x, weight, bias):
@@ -168,22 +170,33 @@ def test_adaptive_avg_pool(seed, n, size, output_size):
     assert_close(reference.adaptive_avg_pool2d_backward(dy, x.shape), expected[1])
 
 
-@given(seed=seeds, n=st.integers(2, 4), c=small, size=pairs, affine=st.booleans())
-def test_batch_norm(seed, n, c, size, affine):
+@given(
+    seed=seeds,
+    n=st.integers(2, 4),
+    c=small,
+    size=pairs,
+    affine=st.booleans(),
+    shortcut=st.booleans(),
+    relu=st.booleans(),
+)
+def test_batch_norm(seed, n, c, size, affine, shortcut, relu):
     torch = oracle()
     x = 3 * normal(seed, n, c, *size) + 5
     weight, bias = (normal(seed, c), normal(seed + 1, c)) if affine else (None, None)
-    y, mean, var = reference.batch_norm_forward(x, weight, bias, eps=0.1)
+    residual = normal(seed + 2, *x.shape) if shortcut else None
+    y, mean, var = reference.batch_norm_forward(x, weight, bias, 0.1, residual, relu)
     dy = normal(seed, *x.shape)
 
     def batch_norm(x, weight=None, bias=None):
-        return torch.nn.functional.batch_norm(x, None, None, weight, bias, training=True, eps=0.1)
+        y = torch.nn.functional.batch_norm(x, None, None, weight, bias, training=True, eps=0.1)
+        y = y + torch.tensor(residual) if shortcut else y
+        return torch.relu(y) if relu else y
 
     inputs = (x, weight, bias) if affine else (x,)
     expected = torch_gradients(torch, batch_norm, dy, *inputs)
     assert_close(y, expected[0])
     for actual, gradient in zip(
-        reference.batch_norm_backward(dy, x, weight, mean, var, eps=0.1),
+        reference.batch_norm_backward(dy, x, weight, mean, var, 0.1, y if relu else None),
         expected[1:],
         strict=affine,
     ):
@@ -200,6 +213,12 @@ def test_batch_norm_inference():
         *(torch.tensor(array) for array in (x, mean, var, weight, bias)), eps=0.1
     )
     assert_close(reference.batch_norm_inference(x, weight, bias, mean, var, 0.1), expected.numpy())
+    residual = normal(4, *x.shape)
+    np.testing.assert_allclose(
+        reference.batch_norm_inference(x, weight, bias, mean, var, 0.1, residual, relu=True),
+        torch.relu(expected + torch.tensor(residual)).numpy(),
+        rtol=1e-12,
+    )
 
 
 @given(seed=seeds, c=st.integers(1, 7), size=st.integers(1, 6), beta=st.floats(0.3, 2.0))

@@ -221,5 +221,13 @@ def test_gates_that_see_the_whole_image_do_not_count():
     assert field_of(gated, (1, 1, 11, 11)) == ((3, 3), (2, 2))
 
 
+def test_a_residual_brings_its_field_along():
+    x, channels = ShapeArray((1, 4, 8, 8)), np.ones(4, np.float32)
+    shortcut = shapes.max_pool2d_forward(x, (3, 3), (1, 1), (1, 1))[0]
+    y, mean, var = shapes.batch_norm_forward(x, channels, channels, residual=shortcut, relu=True)
+    assert y.field == ReceptiveField((3, 3), (1, 1))
+    assert shapes.batch_norm_inference(x, None, None, mean, var, residual=shortcut).field == y.field
+
+
 def test_a_field_begins_with_a_pixel():
     assert ShapeArray((1, 3, 8, 8)).field == ReceptiveField((1, 1), (1, 1))

@@ -212,6 +212,7 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    relu: bool = False,
 ) -> ShapeArray:
     window = weight.shape[2:]
     p, q = conv_output_size("conv2d", x.shape[2:], window, stride, padding, dilation)
@@ -276,16 +277,28 @@ def adaptive_avg_pool2d_forward(x: Any, output_size: Pair) -> ShapeArray:
 
 
 def batch_norm_forward(
-    x: Any, weight: Any, bias: Any, eps: float = 1e-5
+    x: Any,
+    weight: Any,
+    bias: Any,
+    eps: float = 1e-5,
+    residual: Any = None,
+    relu: bool = False,
 ) -> tuple[ShapeArray, ShapeArray, ShapeArray]:
     statistic = ShapeArray(x.shape[1:2], x.dtype)
-    return x, statistic, statistic
+    return batch_norm_inference(x, weight, bias, None, None, eps, residual), statistic, statistic
 
 
 def batch_norm_inference(
-    x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float = 1e-5
+    x: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    var: Any,
+    eps: float = 1e-5,
+    residual: Any = None,
+    relu: bool = False,
 ) -> ShapeArray:
-    return x
+    return x if residual is None else _joined((x, residual), x.shape, x.dtype)
 
 
 def local_response_norm_forward(

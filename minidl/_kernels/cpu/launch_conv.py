@@ -7,6 +7,7 @@ agree) is established here, once.
 import numpy as np
 
 import minidl._kernels.cpu.conv as conv
+import minidl._kernels.cpu.elementwise as elementwise
 import minidl._kernels.cpu.gemm as gemm
 
 from ..geometry import Padding, Pair, conv_output_size
@@ -102,10 +103,12 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    relu: bool = False,
 ) -> Array:
     """y[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * x[n, c, p', q'].
 
     (p', q') = (p, q) * stride + (r, s) * dilation - padding, and x is 0 outside the image.
+    `relu` cuts y off at 0.
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y (N, K, P, Q).
     """
@@ -122,7 +125,7 @@ def conv2d_forward(
     y = empty((x.shape[0], k, p, q), x.dtype)
     if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
         launch_winograd.convolve(x, weight, bias, padding, y, transposed=False)
-        return y
+        return _cut_off(y) if relu else y
     pointwise = _is_pointwise(weight.shape, stride, padding)
     target = _flat(y) if pointwise else y
     conv.convolve(
@@ -141,6 +144,12 @@ def conv2d_forward(
         target.shape[2:],
         threads_for(y.size * weight[0].size),
     )
+    return _cut_off(y) if relu else y
+
+
+def _cut_off(y: Array) -> Array:
+    """y itself, with 0 in place of what is negative."""
+    elementwise.relu(y.reshape(-1), y.reshape(-1), threads_for(y.size))
     return y
 
 

@@ -20,9 +20,17 @@ Array = np.ndarray
 
 
 def batch_norm_forward(
-    x: Array, weight: Array | None, bias: Array | None, eps: float = 1e-5
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float = 1e-5,
+    residual: Array | None = None,
+    relu: bool = False,
 ) -> tuple[Array, Array, Array]:
-    """x (N, C, H, W) -> y, mean (C,) and the biased var (C,); those of an empty batch are zero."""
+    """x (N, C, H, W) -> y, mean (C,) and the biased var (C,); those of an empty batch are zero.
+
+    y = relu(normalised x + residual), both optional; the residual is shaped like x.
+    """
     op = "batch_norm"
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
@@ -34,7 +42,7 @@ def batch_norm_forward(
     mean = plane_mean.mean(axis=0)  # (C,); all planes have the same number of pixels
     var = plane_squares.mean(axis=0) / (h * w) + np.square(plane_mean - mean).mean(axis=0)
     mean, var = mean.astype(x.dtype), var.astype(x.dtype)
-    return _normalise(op, x, weight, bias, mean, var, eps), mean, var
+    return _normalise(op, x, weight, bias, mean, var, eps, residual, relu), mean, var
 
 
 def batch_norm_inference(
@@ -44,10 +52,13 @@ def batch_norm_inference(
     mean: Array,
     var: Array,
     eps: float = 1e-5,
+    residual: Array | None = None,
+    relu: bool = False,
 ) -> Array:
-    """x (N, C, H, W) -> y, normalised by mean and var (C,)."""
+    """x (N, C, H, W) -> y, normalised by mean and var (C,); residual and relu as in training."""
     op = "batch_norm_inference"
-    return _normalise(op, as_kernel_array(op, "x", x, 4), weight, bias, mean, var, eps)
+    x = as_kernel_array(op, "x", x, 4)
+    return _normalise(op, x, weight, bias, mean, var, eps, residual, relu)
 
 
 def batch_norm_backward(
@@ -57,25 +68,27 @@ def batch_norm_backward(
     mean: Array,
     var: Array,
     eps: float = 1e-5,
+    y: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """dy and x (N, C, H, W) -> dx, dweight (C,) and dbias (C,)."""
+    """dy and x (N, C, H, W) -> dx, dweight (C,) and dbias (C,); with y, dy counts where y > 0."""
     op = "batch_norm_backward"
     x = as_kernel_array(op, "x", x, 4)
-    dy = as_kernel_array(op, "dy", dy, 4)
-    has_shape(op, "dy", dy, x.shape)
-    same_dtype(op, dy=dy, x=x)
+    dy = _like_input(op, "dy", dy, x)
     n, c, h, w = x.shape
     mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
     count = max(n * h * w, 1)
-    planes, plane_dy = x.reshape(n * c, h * w), dy.reshape(n * c, h * w)
+    images = (
+        dy.reshape(n * c, h * w),
+        x.reshape(n * c, h * w),
+        None if y is None else _like_input(op, "y", y, x).reshape(n * c, h * w),
+    )
     sums, products = np.empty(n * c), np.empty(n * c)
-    norm.plane_gradients(plane_dy, planes, mean, sums, products, threads_for(x.size))
+    norm.plane_gradients(*images, mean, sums, products, threads_for(x.size))
     dbias, dproduct = sums.reshape(n, c).sum(axis=0), products.reshape(n, c).sum(axis=0)
     inverse_std = 1 / np.sqrt(var.astype(np.float64) + eps)  # (C,)
     dx = empty(x.shape, x.dtype)
     norm.normalise_backward(
-        plane_dy,
-        planes,
+        *images,
         mean,
         _scale(op, weight, inverse_std, x),
         (dbias / count).astype(x.dtype),
@@ -154,8 +167,12 @@ def _normalise(
     mean: Array,
     var: Array,
     eps: float,
+    residual: Array | None,
+    relu: bool,
 ) -> Array:
     n, c, h, w = x.shape
+    if residual is not None:
+        residual = _like_input(op, "residual", residual, x).reshape(n * c, h * w)
     mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
     inverse_std = 1 / np.sqrt(var.astype(np.float64) + eps)  # (C,)
     shift = np.zeros(c, x.dtype) if bias is None else _statistic(op, "bias", bias, x)
@@ -165,6 +182,8 @@ def _normalise(
         mean,
         _scale(op, weight, inverse_std, x),
         shift,
+        residual,
+        relu,
         y.reshape(n * c, h * w),
         threads_for(x.size),
     )
@@ -175,6 +194,14 @@ def _scale(op: str, weight: Array | None, inverse_std: Array, x: Array) -> Array
     if weight is None:
         return inverse_std.astype(x.dtype)
     return (_statistic(op, "weight", weight, x) * inverse_std).astype(x.dtype)
+
+
+def _like_input(op: str, name: str, images: Array, x: Array) -> Array:
+    """Images of x's shape and dtype."""
+    images = as_kernel_array(op, name, images, 4)
+    has_shape(op, name, images, x.shape)
+    same_dtype(op, x=x, **{name: images})
+    return images
 
 
 def _statistic(op: str, name: str, array: Array, x: Array) -> Array:

@@ -31,20 +31,50 @@ cdef double sum_of_squares(const floating *x, Py_ssize_t count, double mean) noe
     return add_lanes(total)
 
 
-cdef double sum_of_products(
-    const floating *dy, const floating *x, Py_ssize_t count, double mean
+cdef inline floating passed(floating dy, const floating *y, Py_ssize_t i) noexcept nogil:
+    """What of dy reaches the input of a ReLU with output y; all of it if there is none (NULL)."""
+    return dy if y == NULL or y[i] > 0 else 0
+
+
+cdef void sums_of_gradients(
+    const floating *dy, const floating *x, const floating *y, Py_ssize_t count, double mean,
+    double *total, double *product,
 ) noexcept nogil:
-    """The sum of dy * (x - mean)."""
-    cdef double total[LANES]
-    cdef Py_ssize_t i, lane, whole = count // LANES * LANES
+    """The sums of dy and of dy * (x - mean), where the ReLU lets dy through."""
+    cdef double totals[LANES]
+    cdef double products[LANES]
+    cdef floating gradient
+    cdef Py_ssize_t i, lane, at, whole = count // LANES * LANES
     for lane in range(LANES):
-        total[lane] = 0
+        totals[lane] = 0
+        products[lane] = 0
     for i in range(count // LANES):
         for lane in range(LANES):
-            total[lane] += dy[i * LANES + lane] * (x[i * LANES + lane] - mean)
+            at = i * LANES + lane
+            gradient = passed(dy[at], y, at)
+            totals[lane] += gradient
+            products[lane] += gradient * (x[at] - mean)
     for i in range(whole, count):
-        total[i - whole] += dy[i] * (x[i] - mean)
-    return add_lanes(total)
+        gradient = passed(dy[i], y, i)
+        totals[i - whole] += gradient
+        products[i - whole] += gradient * (x[i] - mean)
+    total[0] = add_lanes(totals)
+    product[0] = add_lanes(products)
+
+
+cdef inline const floating *first_of(const floating[:, ::1] planes):
+    if planes is None:
+        return NULL
+    return &planes[0, 0]
+
+
+cdef inline const floating *row_of(
+    const floating *planes, Py_ssize_t plane, Py_ssize_t pixels
+) noexcept nogil:
+    """The start of a plane; NULL if there are none."""
+    if planes == NULL:
+        return NULL
+    return planes + plane * pixels
 
 
 def plane_moments(
@@ -59,58 +89,81 @@ def plane_moments(
 
 def normalise(
     const floating[:, ::1] x, const floating[::1] mean, const floating[::1] scale,
-    const floating[::1] shift, floating[:, ::1] y, int num_threads,
+    const floating[::1] shift, const floating[:, ::1] residual, bint relu, floating[:, ::1] y,
+    int num_threads,
 ):
-    """y = (x - mean) * scale + shift; x and y (planes, pixels), the rest (C,)."""
+    """y = (x - mean) * scale + shift, plus residual unless None, cut off at 0 if `relu`.
+
+    x, residual and y (planes, pixels), the rest (C,).
+    """
     cdef Py_ssize_t plane, c, channels = mean.shape[0]
+    cdef const floating *shortcut = first_of(residual)
     for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
         c = plane % channels
-        normalise_plane(&x[plane, 0], x.shape[1], mean[c], scale[c], shift[c], &y[plane, 0])
+        normalise_plane(
+            &x[plane, 0], x.shape[1], mean[c], scale[c], shift[c],
+            row_of(shortcut, plane, x.shape[1]), relu, &y[plane, 0],
+        )
 
 
 cdef void normalise_plane(
-    const floating *x, Py_ssize_t pixels, floating mean, floating scale, floating shift, floating *y
+    const floating *x, Py_ssize_t pixels, floating mean, floating scale, floating shift,
+    const floating *residual, bint relu, floating *y,
 ) noexcept nogil:
     cdef Py_ssize_t i
+    cdef floating value
     for i in range(pixels):
-        y[i] = (x[i] - mean) * scale + shift
+        value = (x[i] - mean) * scale + shift
+        if residual != NULL:
+            value = value + residual[i]
+        if relu:
+            value = 0 if value < 0 else value
+        y[i] = value
 
 
 def plane_gradients(
-    const floating[:, ::1] dy, const floating[:, ::1] x, const floating[::1] mean,
-    double[::1] sums, double[::1] products, int num_threads,
+    const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
+    const floating[::1] mean, double[::1] sums, double[::1] products, int num_threads,
 ):
-    """For each plane the sums of dy and of dy * (x - mean); dy and x (planes, pixels), mean (C,)."""
+    """For each plane the sums of dy and of dy * (x - mean), where y > 0 if y is not None.
+
+    dy, x and y (planes, pixels), mean (C,).
+    """
     cdef Py_ssize_t plane, pixels = x.shape[1], channels = mean.shape[0]
+    cdef const floating *output = first_of(y)
     for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        sums[plane] = sum_of(&dy[plane, 0], pixels)
-        products[plane] = sum_of_products(
-            &dy[plane, 0], &x[plane, 0], pixels, mean[plane % channels]
+        sums_of_gradients(
+            &dy[plane, 0], &x[plane, 0], row_of(output, plane, pixels), pixels,
+            mean[plane % channels], &sums[plane], &products[plane],
         )
 
 
 def normalise_backward(
-    const floating[:, ::1] dy, const floating[:, ::1] x, const floating[::1] mean,
-    const floating[::1] scale, const floating[::1] mean_dy, const floating[::1] slope,
-    floating[:, ::1] dx, int num_threads,
+    const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
+    const floating[::1] mean, const floating[::1] scale, const floating[::1] mean_dy,
+    const floating[::1] slope, floating[:, ::1] dx, int num_threads,
 ):
-    """dx = (dy - mean_dy - (x - mean) * slope) * scale; images (planes, pixels), the rest (C,)."""
-    cdef Py_ssize_t plane, c, channels = mean.shape[0]
+    """dx = (dy - mean_dy - (x - mean) * slope) * scale, with 0 for dy where y is not positive.
+
+    dy, x, y (or None) and dx (planes, pixels), the rest (C,).
+    """
+    cdef Py_ssize_t plane, c, pixels = x.shape[1], channels = mean.shape[0]
+    cdef const floating *output = first_of(y)
     for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
         c = plane % channels
         normalise_plane_backward(
-            &dy[plane, 0], &x[plane, 0], x.shape[1], mean[c], scale[c], mean_dy[c], slope[c],
-            &dx[plane, 0],
+            &dy[plane, 0], &x[plane, 0], row_of(output, plane, pixels), pixels,
+            mean[c], scale[c], mean_dy[c], slope[c], &dx[plane, 0],
         )
 
 
 cdef void normalise_plane_backward(
-    const floating *dy, const floating *x, Py_ssize_t pixels, floating mean, floating scale,
-    floating mean_dy, floating slope, floating *dx,
+    const floating *dy, const floating *x, const floating *y, Py_ssize_t pixels, floating mean,
+    floating scale, floating mean_dy, floating slope, floating *dx,
 ) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(pixels):
-        dx[i] = (dy[i] - mean_dy - (x[i] - mean) * slope) * scale
+        dx[i] = (passed(dy[i], y, i) - mean_dy - (x[i] - mean) * slope) * scale
 
 
 cdef void negative_power(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..geometry import Padding, Pair, conv_output_size
+from .elementwise import relu_forward
 
 __all__ = [
     "col2im",
@@ -86,13 +87,15 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    relu: bool = False,
 ) -> np.ndarray:
     """Slide every filter over the image: y[n, k] = sum over c, r, s of weight[k, c, r, s] * x.
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) or None -> y (N, K, P, Q). The filter is
     not flipped (cross-correlation), as everywhere in deep learning. With groups, the k-th group of
-    filters sees only the k-th group of channels (Krizhevsky et al. 2012, section 3.5). Source:
-    LeCun et al. (1998), "Gradient-based learning applied to document recognition", section II.
+    filters sees only the k-th group of channels (Krizhevsky et al. 2012, section 3.5). `relu` cuts
+    the result off at 0, as `relu_forward` would in a pass of its own. Source: LeCun et al. (1998),
+    "Gradient-based learning applied to document recognition", section II.
 
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
     >>> conv2d_forward(x, np.ones((1, 1, 2, 2)))
@@ -105,7 +108,9 @@ def conv2d_forward(
     columns = _split(columns, 1, groups)  # (N, groups, C/groups*R*S, P*Q)
     filters = weight.reshape(groups, k // groups, columns.shape[2])
     y = (filters @ columns).reshape(n, k, p, q)
-    return y if bias is None else y + bias[:, None, None]
+    if bias is not None:
+        y = y + bias[:, None, None]
+    return relu_forward(y) if relu else y
 
 
 def conv2d_input_grad(

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .elementwise import relu_backward, relu_forward
+
 __all__ = [
     "batch_norm_backward",
     "batch_norm_forward",
@@ -12,12 +14,19 @@ __all__ = [
 
 
 def batch_norm_forward(
-    x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float = 1e-5
+    x: np.ndarray,
+    weight: np.ndarray | None,
+    bias: np.ndarray | None,
+    eps: float = 1e-5,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Normalise every channel over the batch and the image; return y, mean (C,) and var (C,).
 
     y = weight * (x - mean) / sqrt(var + eps) + bias, with the biased variance (divided by N*H*W).
-    weight and bias are (C,); None stands for ones and zeros. The statistics are summed in double
+    weight and bias are (C,); None stands for ones and zeros. `residual` (N, C, H, W), what a
+    shortcut brings, is added to y, and `relu` is applied last (He et al. 2015, figure 2): passes
+    over memory that the layers would take one by one. The statistics are summed in double
     precision or better. Those of an empty batch are zero. Source: Ioffe and Szegedy (2015), "Batch
     normalization", algorithm 1.
 
@@ -31,7 +40,7 @@ def batch_norm_forward(
     mean = x.sum(axis=(0, 2, 3), dtype=exact) / count  # (C,)
     var = np.square(x - _channels(mean)).sum(axis=(0, 2, 3)) / count  # (C,)
     mean, var = mean.astype(x.dtype), var.astype(x.dtype)
-    return batch_norm_inference(x, weight, bias, mean, var, eps), mean, var
+    return batch_norm_inference(x, weight, bias, mean, var, eps, residual, relu), mean, var
 
 
 def batch_norm_inference(
@@ -41,15 +50,22 @@ def batch_norm_inference(
     mean: np.ndarray,
     var: np.ndarray,
     eps: float = 1e-5,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
 ) -> np.ndarray:
     """Normalise every channel by given statistics, as at test time.
 
-    y = weight * (x - mean) / sqrt(var + eps) + bias. Source: Ioffe and Szegedy (2015), algorithm 2.
+    y = weight * (x - mean) / sqrt(var + eps) + bias; `residual` and `relu` as in
+    `batch_norm_forward`. Source: Ioffe and Szegedy (2015), algorithm 2.
     """
     y = (x - _channels(mean)) / np.sqrt(_channels(var) + eps)
     if weight is not None:
         y = y * _channels(weight)
-    return y if bias is None else y + _channels(bias)
+    if bias is not None:
+        y = y + _channels(bias)
+    if residual is not None:
+        y = y + residual
+    return relu_forward(y) if relu else y
 
 
 def batch_norm_backward(
@@ -59,15 +75,19 @@ def batch_norm_backward(
     mean: np.ndarray,
     var: np.ndarray,
     eps: float = 1e-5,
+    y: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `batch_norm_forward`: dx (N, C, H, W), dweight (C,) and dbias (C,).
 
     With z the normalised input and M = N*H*W:
     dbias = sum dy, dweight = sum dy * z,
     dx = weight / sqrt(var + eps) * (dy - dbias / M - z * dweight / M).
-    The two subtracted terms are there because mean and var depend on x. Source: Ioffe and Szegedy
+    The two subtracted terms are there because mean and var depend on x. With `y`, the output after
+    a ReLU, dy counts only where y > 0; what passes there is also the residual's gradient. Source: Ioffe and Szegedy
     (2015), section 3, simplified.
     """
+    if y is not None:
+        dy = relu_backward(dy, y)
     exact = np.promote_types(x.dtype, np.float64)
     count = max(len(x) * x.shape[2] * x.shape[3], 1)
     inverse_std = 1 / np.sqrt(_channels(var).astype(exact) + eps)
