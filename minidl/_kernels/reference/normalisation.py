@@ -83,8 +83,8 @@ def batch_norm_backward(
     dbias = sum dy, dweight = sum dy * z,
     dx = weight / sqrt(var + eps) * (dy - dbias / M - z * dweight / M).
     The two subtracted terms are there because mean and var depend on x. With `y`, the output after
-    a ReLU, dy counts only where y > 0; what passes there is also the residual's gradient. Source: Ioffe and Szegedy
-    (2015), section 3, simplified.
+    a ReLU, dy counts only where y > 0; what passes there is also the residual's gradient. Source:
+    Ioffe and Szegedy (2015), section 3, simplified.
     """
     if y is not None:
         dy = relu_backward(dy, y)
