@@ -34,10 +34,12 @@ steps = pytest.mark.parametrize("name", list(STEPS))
 shapes = st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple)
 
 
-def run(kernels, name, param, grad, state):
-    function, _, numbers = STEPS[name]
-    arrays = [*state, None] if name in OPTIONAL_VELOCITY else state
-    assert getattr(kernels, function)(param, grad, *arrays, **numbers) is None
+def run(kernels, name, params, grads, states):
+    """One step; `states` has a list of states for each parameter."""
+    function, count, numbers = STEPS[name]
+    arrays = [list(column) for column in zip(*states, strict=True)] if params else [[]] * count
+    arrays += [None] if name in OPTIONAL_VELOCITY else []
+    assert getattr(kernels, function)(params, grads, *arrays, **numbers) is None
 
 
 def start(name, seed, shape, dtype):
@@ -59,9 +61,9 @@ def test_step(name, shape, seed, dtype, layout, grad_layout):
     actual = layout(param.copy())
     actual_state = [layout(array.copy()) for array in state]
     given_grad = grad_layout(grad)
-    run(cpu, name, actual, given_grad, actual_state)
+    run(cpu, name, [actual], [given_grad], [actual_state])
     np.testing.assert_array_equal(given_grad, grad)
-    run(reference, name, param, grad, state)
+    run(reference, name, [param], [grad], [state])
     assert_close(actual, param)
     for one, other in zip(actual_state, state, strict=True):
         assert_close(one, other)
@@ -72,9 +74,21 @@ def test_step_of_a_single_number(name):
     param, grad, state = start(name, 0, (), np.float64)
     param, grad, state = np.array(param), np.array(grad), [np.array(array) for array in state]
     expected, expected_state = param.copy(), [array.copy() for array in state]
-    run(cpu, name, param, grad, state)
-    run(reference, name, expected, grad, expected_state)
+    run(cpu, name, [param], [grad], [state])
+    run(reference, name, [expected], [grad], [expected_state])
     assert_close(param, expected)
+
+
+@steps
+@pytest.mark.parametrize("shapes", [[], [(3, 4), (0,), (20_001,), (1,)]])
+def test_step_of_several_parameters_is_that_of_each(name, shapes):
+    together = [start(name, i, shape, np.float32) for i, shape in enumerate(shapes)]
+    alone = [start(name, i, shape, np.float32) for i, shape in enumerate(shapes)]
+    run(cpu, name, *([list(column) for column in zip(*together, strict=True)] or [[], [], []]))
+    for (param, _, state), (other, grad, other_state) in zip(together, alone, strict=True):
+        run(cpu, name, [other], [grad], [other_state])
+        for one, expected in zip((param, *state), (other, *other_state), strict=True):
+            np.testing.assert_array_equal(one, expected)
 
 
 @steps
@@ -82,7 +96,7 @@ def test_step_of_a_single_number(name):
 def test_bits_do_not_depend_on_threads(name, dtype):
     def step():
         param, grad, state = start(name, 0, (50_001,), dtype)
-        run(cpu, name, param, grad, state)
+        run(cpu, name, [param], [grad], [state])
         return param, *state
 
     assert_same_bits_for_any_threads(step)
@@ -91,17 +105,21 @@ def test_bits_do_not_depend_on_threads(name, dtype):
 @steps
 def test_read_only_parameters_are_refused(name):
     param, grad, state = start(name, 0, (3, 4), np.float32)
-    with pytest.raises(ValueError, match="_step: param is read-only, but the step changes it"):
-        run(cpu, name, LAYOUTS["read-only"](param), grad, state)
+    with pytest.raises(ValueError, match="_step: params has a read-only array, but the step"):
+        run(cpu, name, [LAYOUTS["read-only"](param)], [grad], [state])
 
 
 def test_errors_say_what_is_wrong():
     x = np.ones(3)
-    with pytest.raises(ValueError, match=r"sgd_step: velocity must have shape \(3,\), got \(2,\)"):
-        cpu.sgd_step(x, x, np.ones(2), 0.1, 0.9)
-    with pytest.raises(TypeError, match="same dtype, got grad float32, param float64"):
-        cpu.sgd_step(x, x.astype(np.float32), None, 0.1)
-    with pytest.raises(TypeError, match="sgd_step: param must be float32 or float64, got int64"):
-        cpu.sgd_step(np.ones(3, np.int64), x, None, 0.1)
+    with pytest.raises(
+        ValueError, match=r"sgd_step: velocities must have shape \(3,\), got \(2,\)"
+    ):
+        cpu.sgd_step([x], [x], [np.ones(2)], 0.1, 0.9)
+    with pytest.raises(ValueError, match="sgd_step: got 1 grads, but 2 velocities"):
+        cpu.sgd_step([x], [x], [x, x], 0.1, 0.9)
+    with pytest.raises(TypeError, match="same dtype, got grads float32, params float64"):
+        cpu.sgd_step([x], [x.astype(np.float32)], None, 0.1)
+    with pytest.raises(TypeError, match="sgd_step: params must be float32 or float64, got int64"):
+        cpu.sgd_step([np.ones(3, np.int64)], [x], None, 0.1)
     with pytest.raises(ValueError, match="adam_step: step counts from 1, got 0"):
-        cpu.adam_step(x, x, x, x, 0, 0.1)
+        cpu.adam_step([x], [x], [x], [x], 0, 0.1)

@@ -314,7 +314,7 @@ def test_dropout_of_nothing_and_of_everything():
 
 
 def run_optimiser(torch, make_optimiser, step, states):
-    """The parameters after four steps of a PyTorch optimiser and of step(param, grad, state, i)."""
+    """The parameters after four steps of a PyTorch optimiser and of step([param], [grad], states, i)."""
     start = normal(0, 3, 4)
     tensor = torch.tensor(start, requires_grad=True)
     optimiser = make_optimiser([tensor])
@@ -323,7 +323,7 @@ def run_optimiser(torch, make_optimiser, step, states):
         grad = normal(number, 3, 4)
         tensor.grad = torch.tensor(grad)
         optimiser.step()
-        step(param, grad, state, number)
+        step([param], [grad], [[array] for array in state], number)
     return tensor.detach().numpy(), param
 
 
@@ -359,7 +359,7 @@ def test_sgd_with_dampening():
 
 def test_plain_sgd():
     param = np.array([1.0, 2.0])
-    reference.sgd_step(param, np.array([0.5, -0.5]), None, lr=0.1, weight_decay=0.2)
+    reference.sgd_step([param], [np.array([0.5, -0.5])], None, lr=0.1, weight_decay=0.2)
     np.testing.assert_allclose(param, [1 - 0.1 * 0.7, 2 + 0.1 * 0.1])
 
 

@@ -55,25 +55,28 @@ class Adam(Optimizer):
                 f"{self._name}: betas must be two numbers in [0, 1), got {group['betas']}"
             )
 
-    def _update(self, param: Any, grad: Any, group: ParamGroup, state: dict[str, Any]) -> None:
+    def _prepare(self, param: Any, group: ParamGroup, state: dict[str, Any]) -> dict[str, Any]:
         if not state:
             zeros_like = array_namespace(param).zeros_like
             state.update(step=0, exp_avg=zeros_like(param), exp_avg_sq=zeros_like(param))
         state["step"] += 1
         beta1, beta2 = group["betas"]
-        kernels_for(param).adam_step(
-            param,
-            grad,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            state["step"],
-            lr=group["lr"],
-            beta1=beta1,
-            beta2=beta2,
-            eps=group["eps"],
-            weight_decay=group["weight_decay"],
-            decoupled=self._decoupled,
-        )
+        return {
+            "step": state["step"],
+            "lr": group["lr"],
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": group["eps"],
+            "weight_decay": group["weight_decay"],
+            "decoupled": self._decoupled,
+        }
+
+    def _update(
+        self, params: list[Any], grads: list[Any], states: list[dict[str, Any]], numbers: Any
+    ) -> None:
+        averages = [state["exp_avg"] for state in states]
+        squares = [state["exp_avg_sq"] for state in states]
+        kernels_for(params[0]).adam_step(params, grads, averages, squares, **numbers)
 
 
 class AdamW(Adam):

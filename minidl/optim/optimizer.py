@@ -14,7 +14,7 @@ ParamGroup = dict[str, Any]
 
 
 class Optimizer:
-    """Base class: a subclass gives its defaults and `_update`, one parameter at a time.
+    """Base class: a subclass gives its defaults, `_prepare` and `_update`.
 
     Args:
         params: tensors, or dicts with "params" and the options that differ for this group.
@@ -94,15 +94,32 @@ class Optimizer:
             parameter.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient, in place."""
+        """Update every parameter that has a gradient, in place.
+
+        Parameters that take the same numbers are updated by one call of a kernel.
+        """
+        batches: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
         for index, (group, parameter) in enumerate(self._parameters()):
             if parameter.grad is not None:
                 state = self._state.setdefault(index, {})
-                self._update(parameter.data, parameter.grad.data, group, state)
+                numbers = self._prepare(parameter.data, group, state)
+                key = (parameter.device, parameter.dtype, *numbers.items())
+                batches.setdefault(key, []).append((parameter, state))
+        for (_, _, *numbers), members in batches.items():
+            params = [parameter.data for parameter, _ in members]
+            grads = [parameter.grad.data for parameter, _ in members if parameter.grad is not None]
+            self._update(params, grads, [state for _, state in members], dict(numbers))
+            for parameter, _ in members:
                 parameter._bump_version()
 
-    def _update(self, param: Any, grad: Any, group: ParamGroup, state: dict[str, Any]) -> None:
-        """Change the array `param` by its gradient; `state` starts empty and is kept."""
+    def _prepare(self, param: Any, group: ParamGroup, state: dict[str, Any]) -> dict[str, Any]:
+        """The numbers of this step for one parameter; `state` starts empty and is kept."""
+        raise NotImplementedError(f"{self._name} does not define _prepare()")
+
+    def _update(
+        self, params: list[Any], grads: list[Any], states: list[dict[str, Any]], numbers: Any
+    ) -> None:
+        """Change arrays of one device and dtype that take the same numbers."""
         raise NotImplementedError(f"{self._name} does not define _update()")
 
     def state_dict(self) -> dict[str, Any]:

@@ -57,20 +57,17 @@ class RMSprop(Optimizer):
         if not 0.0 <= group["alpha"] < 1.0:
             raise ValueError(f"RMSprop: alpha must be in [0, 1), got {group['alpha']}")
 
-    def _update(self, param: Any, grad: Any, group: ParamGroup, state: dict[str, Any]) -> None:
+    def _prepare(self, param: Any, group: ParamGroup, state: dict[str, Any]) -> dict[str, Any]:
         zeros_like = array_namespace(param).zeros_like
         if "square_avg" not in state:
             state["square_avg"] = zeros_like(param)
         if group["momentum"] and "velocity" not in state:
             state["velocity"] = zeros_like(param)
-        kernels_for(param).rmsprop_step(
-            param,
-            grad,
-            state["square_avg"],
-            state["velocity"] if group["momentum"] else None,
-            lr=group["lr"],
-            alpha=group["alpha"],
-            eps=group["eps"],
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-        )
+        return {name: group[name] for name in self.defaults}
+
+    def _update(
+        self, params: list[Any], grads: list[Any], states: list[dict[str, Any]], numbers: Any
+    ) -> None:
+        squares = [state["square_avg"] for state in states]
+        velocities = [state["velocity"] for state in states] if numbers["momentum"] else None
+        kernels_for(params[0]).rmsprop_step(params, grads, squares, velocities, **numbers)

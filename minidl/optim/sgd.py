@@ -62,18 +62,15 @@ class SGD(Optimizer):
                 f"momentum {group['momentum']}, dampening {group['dampening']}"
             )
 
-    def _update(self, param: Any, grad: Any, group: ParamGroup, state: dict[str, Any]) -> None:
-        dampening = group["dampening"]
+    def _prepare(self, param: Any, group: ParamGroup, state: dict[str, Any]) -> dict[str, Any]:
+        numbers = {name: group[name] for name in self.defaults}
         if group["momentum"] and "velocity" not in state:
             state["velocity"] = array_namespace(param).zeros_like(param)
-            dampening = 0.0  # the first velocity is the whole gradient
-        kernels_for(param).sgd_step(
-            param,
-            grad,
-            state["velocity"] if group["momentum"] else None,
-            lr=group["lr"],
-            momentum=group["momentum"],
-            weight_decay=group["weight_decay"],
-            dampening=dampening,
-            nesterov=group["nesterov"],
-        )
+            numbers["dampening"] = 0.0  # the first velocity is the whole gradient
+        return numbers
+
+    def _update(
+        self, params: list[Any], grads: list[Any], states: list[dict[str, Any]], numbers: Any
+    ) -> None:
+        velocities = [state["velocity"] for state in states] if numbers["momentum"] else None
+        kernels_for(params[0]).sgd_step(params, grads, velocities, **numbers)
