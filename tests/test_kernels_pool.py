@@ -45,8 +45,8 @@ def test_max_pool(case, seed, dtype, layout, ties):
     np.testing.assert_array_equal(switches, expected_switches, strict=True)
     dy = layout(normal(seed, *y.shape, dtype=dtype))
     assert_close(
-        cpu.max_pool2d_backward(dy, layout(switches), shape),
-        reference.max_pool2d_backward(dy, switches, shape),
+        cpu.max_pool2d_backward(dy, layout(switches), shape, *arguments[:3]),
+        reference.max_pool2d_backward(dy, switches, shape, *arguments[:3]),
     )
     np.testing.assert_array_equal(cpu.max_pool2d_gather(x, layout(switches)), y, strict=True)
 
@@ -115,7 +115,7 @@ def test_gradients_are_those_of_the_forward_pass():
     arguments = ((3, 2), (2, 1), (1, 0))
     y, switches = cpu.max_pool2d_forward(x, *arguments)
     dy = normal(1, *y.shape)
-    dx = cpu.max_pool2d_backward(dy, switches, x.shape)
+    dx = cpu.max_pool2d_backward(dy, switches, x.shape, *arguments)
     assert_gradient(lambda x: cpu.max_pool2d_forward(x, *arguments)[0], x, dy, dx)
     dx = cpu.avg_pool2d_backward(dy, x.shape, *arguments, count_include_pad=False)
     assert_gradient(
@@ -132,7 +132,7 @@ def test_bits_do_not_depend_on_threads(dtype, stride):
 
     def run():
         y, switches = cpu.max_pool2d_forward(x, (2, 2), stride)
-        dx = cpu.max_pool2d_backward(y, switches, x.shape)
+        dx = cpu.max_pool2d_backward(y, switches, x.shape, (2, 2), stride)
         mean = cpu.avg_pool2d_forward(x, (3, 3), stride, (1, 1))
         spread = cpu.avg_pool2d_backward(mean, x.shape, (3, 3), stride, (1, 1))
         return y, switches, dx, mean, spread
@@ -145,7 +145,7 @@ def test_inputs_stay_as_they_are():
     before = x.copy()
     y, switches = cpu.max_pool2d_forward(x, (2, 2), (2, 2))
     dy, kept = y.copy(), switches.copy()
-    cpu.max_pool2d_backward(y, switches, x.shape)
+    cpu.max_pool2d_backward(y, switches, x.shape, (2, 2), (2, 2))
     cpu.avg_pool2d_backward(y, x.shape, (2, 2), (2, 2))
     np.testing.assert_array_equal(x, before)
     np.testing.assert_array_equal(y, dy)
@@ -166,11 +166,11 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match=r"avg_pool2d_backward: dy must have shape \(1, 2, 3, 3\)"):
         cpu.avg_pool2d_backward(y, x.shape, (2, 2), (1, 1))
     with pytest.raises(TypeError, match="max_pool2d_backward: switches must be int64, got int32"):
-        cpu.max_pool2d_backward(y, switches.astype(np.int32), x.shape)
+        cpu.max_pool2d_backward(y, switches.astype(np.int32), x.shape, (2, 2), (2, 2))
     with pytest.raises(ValueError, match=r"switches must have shape \(1, 2, 2, 2\), got"):
-        cpu.max_pool2d_backward(y, switches[:, :1], x.shape)
+        cpu.max_pool2d_backward(y, switches[:, :1], x.shape, (2, 2), (2, 2))
     with pytest.raises(ValueError, match=r"input_shape must be \(N, C, H, W\), got \(4, 4\)"):
-        cpu.max_pool2d_backward(y, switches, (4, 4))
+        cpu.max_pool2d_backward(y, switches, (4, 4), (2, 2), (2, 2))
     with pytest.raises(ValueError, match="adaptive_avg_pool2d: the input is empty"):
         cpu.adaptive_avg_pool2d_forward(np.ones((1, 1, 0, 3)), (2, 2))
 
@@ -181,6 +181,6 @@ def test_switches_outside_the_image_are_refused(wrong):
     switches = np.zeros((1, 2, 2, 2), np.int64)
     switches[0, 1, 1, 0] = wrong
     with pytest.raises(ValueError, match="switches point outside planes of 4x4"):
-        cpu.max_pool2d_backward(y, switches, x.shape)
+        cpu.max_pool2d_backward(y, switches, x.shape, (2, 2), (2, 2))
     with pytest.raises(ValueError, match="switches point outside planes of 4x4"):
         cpu.max_pool2d_gather(x, switches)

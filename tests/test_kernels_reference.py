@@ -117,7 +117,7 @@ def test_max_pool(seed, n, size, kernel_size, stride, padded, ceil_mode, ties):
         dy,
         x,
     )
-    assert_close(reference.max_pool2d_backward(dy, switches, x.shape), dx)
+    assert_close(reference.max_pool2d_backward(dy, switches, x.shape, *arguments), dx)
     np.testing.assert_array_equal(reference.max_pool2d_gather(x, switches), y)
 
 
@@ -314,7 +314,7 @@ def test_dropout_of_nothing_and_of_everything():
 
 
 def run_optimiser(torch, make_optimiser, step, states):
-    """The parameters after four steps of a PyTorch optimiser and of step([param], [grad], states, i)."""
+    """The parameters after four steps of PyTorch and of step([param], [grad], states, number)."""
     start = normal(0, 3, 4)
     tensor = torch.tensor(start, requires_grad=True)
     optimiser = make_optimiser([tensor])
@@ -408,7 +408,7 @@ def test_any_float_dtype_is_kept(dtype):
         reference.conv2d_input_grad(conv, weight, x.shape, padding=(1, 1, 1, 1), groups=2),
         reference.conv2d_weight_grad(conv, x, weight.shape, padding=(1, 1, 1, 1), groups=2),
         y,
-        reference.max_pool2d_backward(y, switches, x.shape),
+        reference.max_pool2d_backward(y, switches, x.shape, (2, 2), (2, 2)),
         reference.avg_pool2d_forward(x, (2, 2), (2, 2)),
         reference.avg_pool2d_backward(y, x.shape, (2, 2), (2, 2)),
         reference.adaptive_avg_pool2d_backward(y, x.shape),
@@ -427,7 +427,8 @@ def test_empty_batch():
     x, vector = np.empty((0, 4, 6, 6)), normal(0, 4)
     y, switches = reference.max_pool2d_forward(x, (2, 2), (2, 2))
     assert y.shape == switches.shape == (0, 4, 3, 3)
-    assert reference.max_pool2d_backward(y, switches, x.shape).shape == x.shape
+    dx = reference.max_pool2d_backward(y, switches, x.shape, (2, 2), (2, 2))
+    assert dx.shape == x.shape
     assert reference.avg_pool2d_forward(x, (2, 2), (2, 2)).shape == y.shape
     assert reference.avg_pool2d_backward(y, x.shape, (2, 2), (2, 2)).shape == x.shape
     normalised, mean, var = reference.batch_norm_forward(x, vector, vector)

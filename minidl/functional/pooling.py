@@ -32,26 +32,36 @@ class MaxPool2d(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         (switches,) = self.saved
-        return MaxPool2dGrad(self.input_shape).apply(dy, switches)
+        return MaxPool2dGrad(self.input_shape, self.window).apply(dy, switches)
 
 
 class MaxPool2dGrad(Function):
     """dy (N, C, P, Q) to the winners: dx (N, C, H, W)."""
 
-    def __init__(self, input_shape: tuple[int, ...]) -> None:
-        self.input_shape = input_shape
+    def __init__(self, input_shape: tuple[int, ...], window: dict[str, Any]) -> None:
+        self.input_shape, self.window = input_shape, window
 
     def forward(self, dy: Any, switches: Any) -> Any:
         self.save(switches)
-        return kernels_for(dy).max_pool2d_backward(dy, switches, self.input_shape)
+        return kernels_for(dy).max_pool2d_backward(
+            dy,
+            switches,
+            self.input_shape,
+            self.window["kernel_size"],
+            self.window["stride"],
+            self.window["padding"],
+        )
 
     def backward(self, g: Tensor) -> Any:
         (switches,) = self.saved
-        return MaxPool2dGather().apply(g, switches), None
+        return MaxPool2dGather(self.window).apply(g, switches), None
 
 
 class MaxPool2dGather(Function):
     """Read the places of the winners: x (N, C, H, W) -> y (N, C, P, Q)."""
+
+    def __init__(self, window: dict[str, Any]) -> None:
+        self.window = window
 
     def forward(self, x: Any, switches: Any) -> Any:
         self.input_shape = x.shape
@@ -60,7 +70,7 @@ class MaxPool2dGather(Function):
 
     def backward(self, dy: Tensor) -> Any:
         (switches,) = self.saved
-        return MaxPool2dGrad(self.input_shape).apply(dy, switches), None
+        return MaxPool2dGrad(self.input_shape, self.window).apply(dy, switches), None
 
 
 class AvgPool2d(Function):

@@ -44,8 +44,15 @@ def max_pool2d_forward(
     return y, switches
 
 
-def max_pool2d_backward(dy: Array, switches: Array, input_shape: Shape) -> Array:
-    """dy and switches (N, C, P, Q) -> dx (N, C, H, W)."""
+def max_pool2d_backward(
+    dy: Array,
+    switches: Array,
+    input_shape: Shape,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+) -> Array:
+    """dy and switches (N, C, P, Q) -> dx (N, C, H, W); the switches say all, not the window."""
     op = "max_pool2d_backward"
     dy = as_kernel_array(op, "dy", dy, 4)
     n, c, h, w = _as_shape(op, input_shape)

@@ -43,10 +43,19 @@ def max_pool2d_forward(
     return max_pool2d_gather(x, switches), switches
 
 
-def max_pool2d_backward(dy: np.ndarray, switches: np.ndarray, input_shape: Shape) -> np.ndarray:
+def max_pool2d_backward(
+    dy: np.ndarray,
+    switches: np.ndarray,
+    input_shape: Shape,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+) -> np.ndarray:
     """Give every output's gradient to the input that won: (N, C, P, Q) -> dx (N, C, H, W).
 
-    The adjoint of `max_pool2d_gather`; an input that won several windows receives the sum.
+    The adjoint of `max_pool2d_gather`; an input that won several windows receives the sum. The
+    window is that of the forward pass. It says which outputs an input can have won, for a GPU,
+    where every input collects its own gradient; here every output hands it over.
     """
     n, c, h, w = input_shape
     dx = np.zeros((n, c, h * w), dy.dtype)
