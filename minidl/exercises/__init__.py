@@ -1,0 +1,4 @@
+"""Twenty exercises in writing backward passes: `python -m minidl.exercises`.
+
+README.md in this folder says how an exercise is written.
+"""
