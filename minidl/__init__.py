@@ -77,6 +77,7 @@ from .functional.shape import (
     transpose,
     unsqueeze,
 )
+from .gradcheck import GradReport, gradcheck
 from .installation import show_config
 from .io import load, save
 from .random import get_rng_state, manual_seed, set_rng_state
@@ -104,6 +105,7 @@ from .tensor import (
 
 __all__ = [
     "Function",
+    "GradReport",
     "Tensor",
     "abs",
     "add",
@@ -146,6 +148,7 @@ __all__ = [
     "get_num_threads",
     "get_rng_state",
     "grad",
+    "gradcheck",
     "im2col",
     "int32",
     "int64",

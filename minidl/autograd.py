@@ -199,6 +199,15 @@ class Function:
         """Compute the gradients of the inputs from those of the outputs."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward()")
 
+    def branch(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Any:
+        """Which piece of a piecewise function every element is on (a ReLU's mask, the winners of
+        max pooling): an array or a tuple of arrays, or None if the operation has no kinks.
+
+        Between two points with equal branches the operation is smooth. Gradient checking compares
+        them; nothing else calls this.
+        """
+        return None
+
     def save(self, *arrays: Any) -> None:
         """Keep arrays (or None) for `backward`; called by `forward`."""
         self._saved = arrays

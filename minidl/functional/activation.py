@@ -31,6 +31,9 @@ class Relu(Function):
         self.save(y)
         return y
 
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[0].data > 0
+
     def backward(self, dy: Tensor) -> Tensor:
         (y,) = self.saved
         return ReluGrad().apply(dy, y)
@@ -42,6 +45,9 @@ class ReluGrad(Function):
     def forward(self, dy: Any, y: Any) -> Any:
         self.save(y)
         return kernels_for(dy).relu_backward(dy, y)
+
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[1].data > 0
 
     def backward(self, ddx: Tensor) -> Any:
         (y,) = self.saved
@@ -56,6 +62,9 @@ class LeakyRelu(Function):
         self.save(x)
         return array_namespace(x).where(x > 0, x, x * self.negative_slope)
 
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[0].data > 0
+
     def backward(self, dy: Tensor) -> Tensor:
         (x,) = self.saved
         return where(x > 0, dy, dy * self.negative_slope)
@@ -69,6 +78,9 @@ class Elu(Function):
         xp = array_namespace(x)
         self.save(x)
         return xp.where(x > 0, x, xp.expm1(xp.minimum(x, 0)) * self.alpha)
+
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[0].data > 0
 
     def backward(self, dy: Tensor) -> Tensor:
         (x,) = self.saved

@@ -196,6 +196,9 @@ class Remainder(Function):
         self.save(a // b if self.needs[1] else None)
         return a % b
 
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[0].data // inputs[1].data
+
     def backward(self, dy: Tensor) -> Any:
         (quotient,) = self.saved
         da = sum_to(dy, self.shapes[0]) if self.needs[0] else None
@@ -254,6 +257,9 @@ class Maximum(Function):
     def choose(self, xp: Any, a: Any, b: Any) -> Any:
         return xp.maximum(a, b)
 
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return self.first_wins(inputs[0].data, inputs[1].data)
+
     def backward(self, dy: Tensor) -> Any:
         (first,) = self.saved
         da = sum_to(where(first, dy, 0.0), self.shapes[0]) if self.needs[0] else None
@@ -276,6 +282,9 @@ class Where(Function):
         self.shapes = a.shape, b.shape
         self.save(condition)
         return array_namespace(a).where(condition, a, b)
+
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[0].data
 
     def backward(self, dy: Tensor) -> Any:
         (condition,) = self.saved
@@ -527,6 +536,9 @@ class Abs(Function):
         self.save(x)
         return array_namespace(x).abs(x)
 
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return array_namespace(inputs[0].data).sign(inputs[0].data)
+
     def backward(self, dy: Tensor) -> Tensor:
         (x,) = self.saved
         return dy * sign(x)
@@ -540,6 +552,9 @@ class Clip(Function):
         y = array_namespace(x).clip(x, self.low, self.high)
         self.save(y == x if self.needs[0] else None)
         return y
+
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[0].data == outputs[0].data
 
     def backward(self, dy: Tensor) -> Tensor:
         (inside,) = self.saved
@@ -555,6 +570,9 @@ class Stepwise(Function):
     def forward(self, *arrays: Any) -> Any:
         self.shapes = [array.shape for array in arrays]
         return getattr(array_namespace(arrays[0]), self.ufunc)(*arrays)
+
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return outputs[0].data
 
     def backward(self, dy: Tensor) -> Any:
         return tuple(sum_to(zeros_like(dy), shape) for shape in self.shapes)

@@ -30,6 +30,10 @@ class MaxPool2d(Function):
         self.save(switches)
         return y
 
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        x = inputs[0].data
+        return kernels_for(x).max_pool2d_forward(x, **self.window)[1]
+
     def backward(self, dy: Tensor) -> Tensor:
         (switches,) = self.saved
         return MaxPool2dGrad(self.input_shape, self.window).apply(dy, switches)
@@ -52,6 +56,9 @@ class MaxPool2dGrad(Function):
             self.window["padding"],
         )
 
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[1].data
+
     def backward(self, g: Tensor) -> Any:
         (switches,) = self.saved
         return MaxPool2dGather(self.window).apply(g, switches), None
@@ -67,6 +74,9 @@ class MaxPool2dGather(Function):
         self.input_shape = x.shape
         self.save(switches)
         return kernels_for(x).max_pool2d_gather(x, switches)
+
+    def branch(self, inputs: Any, outputs: Any) -> Any:
+        return inputs[1].data
 
     def backward(self, dy: Tensor) -> Any:
         (switches,) = self.saved

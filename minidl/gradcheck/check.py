@@ -1,0 +1,320 @@
+"""`gradcheck`: hold a backward pass against the slopes of the function it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .._kernels import array_namespace
+from .compare import METHODS, Comparer, Comparison, Verdict
+from .numeric import Line, direction, element, noise, typical_size
+from .probes import Gradients, Problem, Unsteady, analytic_gradients, check_forward, probe
+from .report import ArrayReport, GradReport
+from .subject import Subject, host, make_subject
+
+__all__ = ["gradcheck"]
+
+FULL_LIMIT = 2000  # elements in all, up to which every one is checked
+DIRECTIONS = 8
+SAMPLE = 128  # elements in all beyond the limit, spread over the arrays
+LOW_PRECISION = 1e-4  # of a gradient's size: with more noise a check shows nothing
+
+
+def gradcheck(
+    fn: Any,
+    inputs: Any,
+    *,
+    params: Any = (),
+    upstream: Any = "random",
+    method: str = "richardson",
+    mode: str = "auto",
+    rtol: float = 1e-6,
+    atol: float | None = None,
+    seeds: int | Sequence[int] = 0,
+    train: bool | None = None,
+    only: tuple[str, tuple[int, ...]] | None = None,
+) -> GradReport:
+    """Compare the gradients of `fn` with slopes measured by evaluating it nearby.
+
+    Everything is computed in float64, at copies of the inputs. Next to the values of the gradients
+    it is checked that inputs and upstream gradients are left alone, that shapes and dtypes fit,
+    that the backward pass can be repeated, is linear in the upstream gradient, and does not depend
+    on calls in between.
+
+    Args:
+        fn: one of
+
+            - a function of Tensors that returns a Tensor or a tuple of them;
+            - a Module: its parameters are checked too, while running statistics and the masks of
+              dropout are held still;
+            - a pair (forward, backward) of functions of plain arrays. `forward(*inputs)` returns
+              an array (or a number), or a tuple (array, cache). `backward(upstream, cache)`, or
+              `backward(upstream, *inputs)` if forward returned no cache, returns the gradients: an
+              array if there is one input, otherwise a tuple of one per input, or of one per
+              floating-point input.
+        inputs: Tensors or arrays, or a single one. Those of integers (labels) are passed on as they
+            are, all others are differentiated by.
+        params: further Tensors that the function uses: a Module, a dict, or a sequence.
+        upstream: the gradient of the output: "random", "ones", or an array (a sequence of arrays
+            for several outputs). Ones do not find mistakes that cancel in a sum.
+        method: "richardson" (five points), "central" (two), or "complex" (the complex step, for
+            pairs that compute with complex numbers).
+        mode: "full" for every element; "directional" for 8 random directions in all arrays at
+            once, the only one to use for whole networks; "auto" for every element up to 2000 in
+            all, beyond that 8 directions and a sample of every array.
+        rtol, atol: how far the two may differ, relative to the larger and absolutely, beyond
+            measured rounding errors. `atol` is 1e-8 of the largest gradient by default.
+        seeds: of random upstream gradients and directions; several for several upstream gradients.
+        train: for Modules: check in training (True) or evaluation mode; by default as it is.
+        only: check one element, (name, index), as `reproduce` in a report says.
+
+    Returns a `GradReport`, which is true if all is well; print it. Where the function has a kink
+    (ReLU at 0, a tie in max pooling) the gradient must lie between the slopes of both sides; a
+    check that meets kinks in over 20 % of places is "inconclusive", not passed.
+
+    Raises TypeError or ValueError for arguments that make no sense, such as no floating-point
+    input, or a function that returns no Tensor. What `fn` itself raises passes through.
+
+    >>> import minidl as md, numpy as np
+    >>> def forward(x, w):
+    ...     return x @ w, (x, w)
+    >>> def backward(upstream, cache):
+    ...     x, w = cache
+    ...     return upstream @ w.T, x.T @ upstream
+    >>> rng = np.random.default_rng(0)
+    >>> arrays = rng.standard_normal((4, 3)), rng.standard_normal((3, 2))
+    >>> print(gradcheck((forward, backward), arrays))
+    gradcheck backward: PASSED
+      richardson, every element, seed 0
+    <BLANKLINE>
+      x (4, 3): 12 of 12 right
+    <BLANKLINE>
+      w (3, 2): 6 of 6 right
+    >>> gradcheck(md.nn.Conv2d(2, 3, 3), md.randn(2, 2, 5, 4)).ok
+    True
+    """
+    _check_options(method, mode, rtol, atol)
+    subject = make_subject(fn, inputs, params, train)
+    numbers = (int(seeds),) if isinstance(seeds, int | np.integer) else tuple(map(int, seeds))
+    if not numbers:
+        raise ValueError("gradcheck: seeds is empty")
+    report = GradReport(subject.title, [], [], [], method, mode, numbers, "", held=subject.held)
+    with subject.frozen(), np.errstate(all="ignore"):
+        try:
+            _Check(subject, report, upstream, rtol, atol).run(mode, only)
+        except Unsteady as reason:
+            report.mode = "full" if mode == "auto" else mode
+            report.obstacle = reason.problem
+    return report
+
+
+def _check_options(method: str, mode: str, rtol: float, atol: float | None) -> None:
+    if method not in METHODS:
+        raise ValueError(f"gradcheck: method must be one of {', '.join(METHODS)}, got {method!r}")
+    if mode not in ("auto", "full", "directional"):
+        raise ValueError(f"gradcheck: mode must be auto, full or directional, got {mode!r}")
+    if rtol < 0 or (atol is not None and atol < 0):
+        raise ValueError(f"gradcheck: tolerances must not be negative, got {rtol} and {atol}")
+
+
+class _Check:
+    """One run: the subject, its analytic gradients, and the report they go into."""
+
+    def __init__(
+        self, subject: Subject, report: GradReport, upstream: Any, rtol: float, atol: float | None
+    ) -> None:
+        self.subject, self.report = subject, report
+        self.rng = np.random.default_rng([*report.seeds, 1])
+        outputs, backward, problems = check_forward(subject)
+        report.problems += problems
+        self.upstream = [
+            _upstream(upstream, outputs, np.random.default_rng(seed)) for seed in report.seeds
+        ]
+        self.gradients: list[Gradients] = []  # per upstream gradient, per array
+        for weights in self.upstream:
+            found, problems = analytic_gradients(subject, backward, weights)
+            report.problems += [p for p in problems if p not in report.problems]
+            self.gradients.append(found)
+        report.problems += probe(subject, backward, self.upstream[0], self.gradients[0])
+        self.sizes = [typical_size(array) for array in subject.arrays]
+        every = direction(subject, self.rng, range(len(subject.arrays)))
+        self.noise = noise(every, self.upstream)
+        self.comparer = Comparer(
+            report.method, self.upstream, rtol, atol, self.noise, subject.knows_branches
+        )
+        self.scales = [
+            max((float(abs(g[k]).max(initial=0.0)) for g in self.gradients if g[k] is not None),
+                default=0.0)
+            for k in range(len(subject.arrays))
+        ]  # fmt: skip
+
+    def run(self, mode: str, only: tuple[str, tuple[int, ...]] | None) -> None:
+        """Fill in the report."""
+        report, subject = self.report, self.subject
+        sizes = [array.size for array in subject.arrays]
+        full = mode == "full" or (mode == "auto" and sum(sizes) <= FULL_LIMIT)
+        report.mode = "full" if full else "directional" if mode == "directional" else "sampled"
+        report.arrays = [self._empty(k) for k in range(len(subject.arrays))]
+        if only is not None:
+            report.mode = "one element"
+            k, index = self._place(only)
+            self._compare_elements(k, [index])
+        elif full:
+            for k, size in enumerate(sizes):
+                self._compare_elements(k, range(size))
+        else:
+            self._compare_directions()
+            if mode == "auto":
+                share = max(2, SAMPLE // len(sizes))
+                for k in range(len(sizes)):
+                    self._compare_elements(k, self._sample(k, share))
+            if any(d.verdict == Verdict.WRONG for d in report.directions):
+                self._locate()
+        self._judge_precision()
+        report.reproduce = self._reproduction()
+
+    def _empty(self, k: int) -> ArrayReport:
+        shape = tuple(self.subject.arrays[k].shape)
+        first = self.gradients[0][k]
+        return ArrayReport(
+            self.subject.names[k],
+            shape,
+            None if first is None else host(first).copy(),
+            np.full(shape, np.nan),
+            np.zeros(shape, dtype=np.int8),
+            self.noise / (1e-2 * self.sizes[k]),
+        )
+
+    def _place(self, only: tuple[str, tuple[int, ...]]) -> tuple[int, int]:
+        name, index = only
+        if name not in self.subject.names:
+            raise ValueError(f"gradcheck: only: no {name!r} among {self.subject.names}")
+        k = self.subject.names.index(name)
+        shape = self.subject.arrays[k].shape
+        if len(index) != len(shape) or not all(
+            0 <= i < n for i, n in zip(index, shape, strict=True)
+        ):
+            raise ValueError(f"gradcheck: only: {name} has shape {shape}, no element {index}")
+        return k, int(np.ravel_multi_index(index, shape))
+
+    # ---- elements ----
+
+    def _compare_elements(self, k: int, indices: Sequence[int]) -> None:
+        """Check these elements of the k-th array and note what came out."""
+        array_report, size = self.report.arrays[k], self.sizes[k]
+        numeric, verdicts = array_report.numeric.reshape(-1), array_report.verdicts.reshape(-1)
+        known = [g[k].reshape(-1) for g in self.gradients if g[k] is not None]
+        for index in indices:
+            line = element(self.subject, k, index, size)
+            if len(known) < len(self.upstream):  # nothing to compare with: measure only
+                columns = METHODS[self.report.method](line, self.comparer.first_step)
+                numeric[index] = self.comparer.weighed(columns)[0] / size
+                continue
+            analytic = [float(gradient[index]) for gradient in known]
+            found = self.comparer.compare(line, analytic, size, self.scales[k])
+            verdicts[index] = found.verdict
+            numeric[index] = found.numeric
+            array_report.analytic.reshape(-1)[index] = found.analytic  # type: ignore[union-attr]
+
+    def _sample(self, k: int, count: int) -> list[int]:
+        """One random element from each of `count` equal parts, and both corners."""
+        size = self.subject.arrays[k].size
+        bounds = np.linspace(0, size, min(count, size) + 1).astype(int)
+        chosen = {int(self.rng.integers(a, b)) for a, b in pairwise(bounds)}
+        return sorted(chosen | ({0, size - 1} if size else set()))
+
+    # ---- directions ----
+
+    def _compare_directions(self) -> None:
+        every = [k for k in range(len(self.subject.arrays)) if self._has_gradient(k)]
+        if every:
+            self.report.directions = [self._compare_direction(every) for _ in range(DIRECTIONS)]
+
+    def _compare_direction(self, arrays: Sequence[int]) -> Comparison:
+        line = direction(self.subject, self.rng, arrays)
+        return self._compare_line(line)
+
+    def _compare_line(self, line: Line) -> Comparison:
+        analytic, scale = [], 0.0
+        for gradients in self.gradients:
+            terms = [gradients[k] * d for k, d in line.directions.items()]
+            analytic.append(sum(float(term.sum()) for term in terms))
+            scale = max(scale, sum(float((term * term).sum()) for term in terms) ** 0.5)
+        return self.comparer.compare(line, analytic, 1.0, scale)
+
+    def _locate(self) -> None:
+        """Find the arrays, and in them elements, that make directions wrong."""
+        for k in range(len(self.subject.arrays)):
+            if not self._has_gradient(k):
+                continue
+            tries = [self._compare_direction([k]) for _ in range(2)]
+            if any(d.verdict == Verdict.WRONG for d in tries):
+                self._compare_elements(k, self._sample(k, SAMPLE))
+                if not self.report.arrays[k].wrong:
+                    self._compare_elements(k, [self._halve(k)])
+
+    def _halve(self, k: int) -> int:
+        """The element on which a wrong direction depends, found by halving the array."""
+        low, high = 0, self.subject.arrays[k].size
+        while high - low > 1:
+            middle = (low + high) // 2
+            line = direction(self.subject, self.rng, [k])
+            flat = line.directions[k].reshape(-1)
+            flat[:low] = flat[middle:] = 0.0
+            if self._compare_line(line).verdict == Verdict.WRONG:
+                high = middle
+            else:
+                low = middle
+        return low
+
+    def _has_gradient(self, k: int) -> bool:
+        return all(g[k] is not None for g in self.gradients) and self.subject.arrays[k].size > 0
+
+    # ---- the report ----
+
+    def _judge_precision(self) -> None:
+        """Say that nothing can be said if rounding errors hide mistakes."""
+        checked = [a for a in self.report.arrays if a.checked or self.report.directions]
+        hidden = [a for a in checked if a.scale and 10 * a.noise > LOW_PRECISION * a.scale]
+        if hidden and len(hidden) == len(checked):
+            self.report.obstacle = Problem(
+                "low precision",
+                f"the function's rounding errors, {self.noise:.0e}, hide mistakes in its gradients",
+                "does it compute in float32 inside? The check needs float64 all the way",
+            )
+
+    def _reproduction(self) -> str:
+        wrong = [a for a in self.report.arrays if a.worst is not None]
+        if not wrong:
+            return ""
+        worst = max(wrong, key=lambda a: a.wrong / a.checked)
+        seeds = self.report.seeds[0] if len(self.report.seeds) == 1 else list(self.report.seeds)
+        options = "" if seeds == 0 else f", seeds={seeds}"
+        if self.report.method != "richardson":
+            options += f", method={self.report.method!r}"
+        return f"md.gradcheck(fn, inputs, only=({worst.name!r}, {worst.worst}){options})"
+
+
+def _upstream(given: Any, outputs: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    """Upstream gradients for the outputs, in float64."""
+    if isinstance(given, str):
+        if given not in ("random", "ones"):
+            raise ValueError(
+                f"gradcheck: upstream must be 'random', 'ones' or arrays, got {given!r}"
+            )
+        made: list[Any] = []
+        for y in outputs:
+            values = rng.standard_normal(y.shape) if given == "random" else np.ones(y.shape)
+            made.append(array_namespace(y).asarray(values))
+        return made
+    several = list(given) if isinstance(given, tuple | list) else [given]
+    arrays = [getattr(v, "data", v) if hasattr(v, "grad_fn") else v for v in several]
+    if [tuple(v.shape) for v in arrays] != [tuple(y.shape) for y in outputs]:
+        raise ValueError(
+            f"gradcheck: upstream has shapes {[tuple(v.shape) for v in arrays]}, the outputs have "
+            f"{[tuple(y.shape) for y in outputs]}"
+        )
+    return [v.astype(np.float64) for v in arrays]
