@@ -243,9 +243,15 @@ def test_winograd_bits_do_not_depend_on_threads(winograd):
 
 
 def test_unknown_algorithm_is_refused():
-    with pytest.raises(ValueError, match="expected one of 'auto', 'direct', 'winograd', got 'fft'"):
+    with pytest.raises(ValueError, match=r"expected one of 'auto', .*, 'tensor_core', got 'fft'"):
         md.config.conv_algorithm = "fft"
     assert md.config.conv_algorithm == "auto"
+
+
+def test_tf32_is_off_and_takes_a_bool():
+    assert md.config.allow_tf32 is False
+    with pytest.raises(TypeError, match="allow_tf32: expected True or False, got 1"):
+        md.config.allow_tf32 = 1
 
 
 @given(

@@ -10,6 +10,7 @@ import minidl._kernels.cpu.conv as conv
 import minidl._kernels.cpu.elementwise as elementwise
 import minidl._kernels.cpu.gemm as gemm
 
+from ..conv_checks import check_channels, check_gradient_shape
 from ..geometry import Padding, Pair, conv_output_size
 from . import launch_winograd
 from .buffers import empty
@@ -75,26 +76,6 @@ def _flat(images: Array) -> Array:
     return images.reshape(n, c, 1, h * w)
 
 
-def _check_channels(
-    op: str, in_channels: int, out_channels: int, weight_shape: tuple[int, ...], groups: int
-) -> None:
-    described = f"(weight shape {tuple(weight_shape)}, groups {groups})"
-    if groups < 1:
-        raise ValueError(f"{op}: groups must be at least 1, got {groups}")
-    if in_channels != weight_shape[1] * groups:
-        raise ValueError(
-            f"{op}: input has {in_channels} channels, weight expects "
-            f"{weight_shape[1] * groups} {described}"
-        )
-    if out_channels != weight_shape[0] or out_channels % groups:
-        raise ValueError(
-            f"{op}: {out_channels} output channels do not match {described}; "
-            "they must be weight.shape[0] and divisible by groups"
-        )
-    if 0 in weight_shape:
-        raise ValueError(f"{op}: the weight is empty {described}")
-
-
 def conv2d_forward(
     x: Array,
     weight: Array,
@@ -116,7 +97,7 @@ def conv2d_forward(
     weight = as_kernel_array("conv2d", "weight", weight, 4)
     same_dtype("conv2d", input=x, weight=weight)
     k, c_per_group, r, s = weight.shape
-    _check_channels("conv2d", x.shape[1], k, weight.shape, groups)
+    check_channels("conv2d", x.shape[1], k, weight.shape, groups)
     p, q = conv_output_size("conv2d", x.shape[2:], (r, s), stride, padding, dilation)
     if bias is not None:
         bias = as_kernel_array("conv2d", "bias", bias, 1)
@@ -166,8 +147,8 @@ def conv2d_input_grad(
     dy = as_kernel_array("conv2d_input_grad", "dy", dy, 4)
     weight = as_kernel_array("conv2d_input_grad", "weight", weight, 4)
     same_dtype("conv2d_input_grad", dy=dy, weight=weight)
-    _check_gradient_shape("conv2d_input_grad", dy, input_shape, weight.shape, stride, padding,
-                          dilation, groups)  # fmt: skip
+    check_gradient_shape("conv2d_input_grad", dy, input_shape, weight.shape, stride, padding,
+                         dilation, groups)  # fmt: skip
     _, c_per_group, r, s = weight.shape
     h, w = input_shape[2:]
     if launch_winograd.applies(
@@ -226,8 +207,8 @@ def conv2d_weight_grad(
     dy = as_kernel_array("conv2d_weight_grad", "dy", dy, 4)
     x = as_kernel_array("conv2d_weight_grad", "input", x, 4)
     same_dtype("conv2d_weight_grad", dy=dy, input=x)
-    _check_gradient_shape("conv2d_weight_grad", dy, x.shape, weight_shape, stride, padding,
-                          dilation, groups)  # fmt: skip
+    check_gradient_shape("conv2d_weight_grad", dy, x.shape, weight_shape, stride, padding,
+                         dilation, groups)  # fmt: skip
     k, c_per_group, r, s = weight_shape
     if dy.size == 0:
         return np.zeros(weight_shape, dy.dtype)
@@ -259,22 +240,6 @@ def _partial_sums(k: int, columns: int, groups: int, pixels: int, itemsize: int)
     """
     tasks = groups * -(-k // groups // 256) * -(-columns // 192)
     return max(1, min(16 // tasks, pixels // 4096, MAX_PARTIAL_BYTES // (k * columns * itemsize)))
-
-
-def _check_gradient_shape(
-    op: str,
-    dy: Array,
-    input_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    stride: Pair,
-    padding: Padding,
-    dilation: Pair,
-    groups: int,
-) -> None:
-    _check_channels(op, input_shape[1], dy.shape[1], weight_shape, groups)
-    (h, w), (r, s) = input_shape[2:], weight_shape[2:]
-    p, q = conv_output_size(op, (h, w), (r, s), stride, padding, dilation)
-    has_shape(op, "dy", dy, (input_shape[0], weight_shape[0], p, q))
 
 
 def im2col(

@@ -5,8 +5,8 @@ import numpy as np
 import minidl._kernels.cpu.winograd as winograd
 import minidl._kernels.cpu.winograd_weight as winograd_weight
 
+from ..algorithm import get_conv_algorithm
 from ..geometry import Padding, Pair
-from .algorithm import get_conv_algorithm
 from .buffers import empty
 from .threads import threads_for
 
@@ -58,7 +58,7 @@ def applies(
     algorithm = get_conv_algorithm()
     fits = dtype == np.float32 and weight_shape[2:] == (3, 3)
     plain = stride == (1, 1) and dilation == (1, 1) and groups == 1
-    if n == 0 or algorithm == "direct" or not (fits and plain):
+    if n == 0 or algorithm not in ("auto", "winograd") or not (fits and plain):
         return False
     return algorithm == "winograd" or gains(n, weight_shape[1], weight_shape[0], output_size)
 
