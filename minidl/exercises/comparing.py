@@ -15,7 +15,7 @@ class Outcome:
     """What a function did with the arguments of one case."""
 
     values: tuple[Any, ...] = ()
-    error: Exception | None = None
+    error: Exception | SystemExit | None = None
     changed: tuple[str, ...] = ()
 
     def value(self, position: int) -> Any:
@@ -29,7 +29,7 @@ def run_case(exercise: Exercise, function: Callable[..., Any], args: dict[str, A
     try:
         with np.errstate(all="ignore"):
             result = exercise.call(function, given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Outcome(error=error)
     changed = tuple(name for name in args if not _equal(args[name], given[name]))
     return Outcome(as_tuple(result), changed=changed)

@@ -1,10 +1,13 @@
 """`dev-check`: whether the exercises themselves keep what they promise."""
 
+import tempfile
 from collections.abc import Iterator
 
 from .catalogue import EXERCISES
 from .checking import check_function
+from .folder import Folder
 from .format import CHAPTERS, Exercise
+from .sandbox import check_in_process
 from .sources import answer, plant, stub
 from .verdict import NOT_STARTED, PASSED
 
@@ -51,3 +54,16 @@ def misnamed(exercise: Exercise, seed: int = 0) -> Iterator[str]:
             yield f"the mistake {mistake.name} is taken for: {named}"
         if verdict.seconds > SECONDS:
             yield f"checking {mistake.name} takes {verdict.seconds:.1f} s"
+
+
+def faults_in_a_folder(exercise: Exercise) -> Iterator[str]:
+    """Whether an answer passes in a learner's folder where only the earlier ones are done."""
+    with tempfile.TemporaryDirectory() as path:
+        folder, _ = Folder.start(path)
+        for other in EXERCISES.values():
+            if other.number <= exercise.number:
+                folder.file(other).write_text(answer(other))
+        verdict = check_in_process(exercise.name, folder.file(exercise))
+        if verdict.status != PASSED:
+            text = " ".join([verdict.headline, *verdict.details, verdict.printed])
+            yield f"with only earlier exercises done it does not pass: {text}"

@@ -1,0 +1,272 @@
+"""The runner: answers that hang, crash, print, cheat; the commands and their exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minidl.exercises.__main__ import main
+from minidl.exercises.catalogue import EXERCISES
+from minidl.exercises.folder import STATE_FILE, Folder
+from minidl.exercises.sandbox import check_in_process
+from minidl.exercises.sources import answer, plant
+from minidl.exercises.verdict import Verdict
+
+RIGHT = """
+    dx, dw, db = d @ w, d.T @ x, d.sum(axis=0)
+"""
+
+# What stands in the file, the status, and a part of the headline, details or what was printed.
+HOSTILE = {
+    "endless loop": ("    while True:\n        pass", "timed out", "of e04_linear_backward.py"),
+    "endless loop in C": ("    sum(iter(int, 1))", "timed out", "does a loop never end"),
+    "endless printing": (
+        "    while True:\n        print('x' * 999)",
+        "timed out",
+        "more was printed",
+    ),
+    "os._exit": ("    import os\n    os._exit(0)", "crashed", "exit code 0"),
+    "segfault": ("    import ctypes\n    ctypes.string_at(0)", "crashed", "SIGSEGV"),
+    "sys.exit": ("    raise SystemExit(0)", "crashed", "SystemExit"),
+    "abort": ("    import os\n    os.abort()", "crashed", "SIGABRT"),
+    "kills its group": (
+        "    import os, signal\n    os.killpg(0, signal.SIGTERM)",
+        "crashed",
+        "SIGTERM",
+    ),
+    "division by zero": ("    return 1 / 0", "crashed", "line 4: return 1 / 0"),
+    "memory": ("    return bytearray(1 << 40)", "crashed", "MemoryError"),
+    "list": (RIGHT + "    return dx.tolist(), dw, db", "wrong", "dx is a list"),
+    "text": (RIGHT + "    return 'dx', dw, db", "wrong", "dx is a str"),
+    "nothing": (RIGHT, "wrong", "returned None (is a `return` missing?)"),
+    "two results": (RIGHT + "    return dx, dw", "wrong", "returned 2 values, expected dx, dw, db"),
+    "one result": (RIGHT + "    return dx", "wrong", "returned one ndarray, expected dx, dw, db"),
+    "float32": (RIGHT + "    return dx.astype('f4'), dw, db", "wrong", "dx is float32"),
+    "nan": (RIGHT + "    return dx * np.nan, dw, db", "wrong", "dx holds inf or nan"),
+    "mutation": (RIGHT + "    x *= 2\n    return dx, dw, db", "wrong", "x was changed"),
+    "printing": (
+        "    for i in range(9999): print('line', i)\n" + RIGHT + "    return dx, dw, db",
+        "passed",
+        "line 7",
+    ),
+    "threads": (
+        "    import threading, time\n    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        + RIGHT
+        + "    return dx, dw, db",
+        "passed",
+        "",
+    ),
+    "grandchildren": (
+        "    import subprocess\n    subprocess.Popen(['sleep', '60'])\n"
+        + RIGHT
+        + "    return dx, dw, db",
+        "passed",
+        "",
+    ),
+    "kernels": (
+        "    from minidl._kernels import reference\n    return reference.matmul(d, w)",
+        "forbidden",
+        "minidl (e04_linear_backward.py, line 4)",
+    ),
+    "kernels behind try": (
+        "    try:\n        import minidl\n    except ImportError:\n        pass\n"
+        + RIGHT
+        + "    return dx, dw, db",
+        "forbidden",
+        "line 5",
+    ),
+    "importlib": (
+        "    import importlib\n    importlib.import_module('torch')",
+        "forbidden",
+        "it imports torch",
+    ),
+    "sys.modules": ("    import sys\n    return sys.modules['minidl']", "crashed", "KeyError"),
+}
+
+
+def check_text(folder: Path, text: str, name: str = "linear_backward") -> Verdict:
+    """The verdict on a file with this text, in a second or two."""
+    file = folder / EXERCISES[name].file
+    file.write_text(text)
+    return check_in_process(name, file, seconds=1.0)
+
+
+QUICK = {"endless loop", "os._exit", "segfault", "list", "mutation", "printing", "kernels"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in HOSTILE],
+)
+def test_the_runner_survives_and_says_what_happened(kind: str, tmp_path: Path) -> None:
+    body, status, words = HOSTILE[kind]
+    text = f"import numpy as np\n\ndef linear_backward(d, x, w):\n{body}\n"
+    verdict = check_text(tmp_path, text)
+    said = "\n".join([verdict.headline, *verdict.details, verdict.printed])
+    assert (verdict.status, words in said) == (status, True), said
+    assert len(verdict.printed) < 2100
+
+
+def test_files_that_cannot_be_imported(tmp_path: Path) -> None:
+    verdict = check_text(tmp_path, "def linear_backward(d, x, w:\n    return d\n")
+    assert verdict.status == "crashed"
+    assert "e04_linear_backward.py, line 1" in verdict.headline
+    verdict = check_text(tmp_path, "import minidl.functional\n")
+    assert verdict.status == "forbidden"
+    assert "line 1" in verdict.headline
+    verdict = check_text(tmp_path, "import no_such_package\n")
+    assert verdict.status == "crashed"
+    assert verdict.details == [
+        "ModuleNotFoundError: No module named 'no_such_package', line 1: import no_such_package"
+    ]
+    verdict = check_text(tmp_path, "def linear_backwards():\n    pass\n")
+    assert verdict.status == "wrong"
+    assert verdict.headline == "e04_linear_backward.py defines no function linear_backward"
+
+
+def test_two_mistakes_at_once_are_both_named(tmp_path: Path) -> None:
+    text = "def linear_backward(d, x, w):\n    return d @ w, (x.T @ d), d.mean(0)\n"
+    verdict = check_text(tmp_path, text)
+    assert verdict.mistakes == ["dw-transposed", "db-averaged"]
+
+
+def test_an_error_is_placed_and_an_unknown_mistake_climbs_the_ladder(tmp_path: Path) -> None:
+    text = "def linear_backward(d, x, w):\n    return d @ w, d.T @ x * (-1) ** len(x), d.sum(0)\n"
+    verdict = check_text(tmp_path, text)
+    assert verdict.mistakes == []
+    assert verdict.headline.startswith("wrong in ")
+    assert "dw[" in verdict.worst
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A learner's folder, which is the working directory."""
+    assert main(["start", str(tmp_path / "work")]) == 0
+    monkeypatch.chdir(tmp_path / "work")
+    return Folder.find()
+
+
+def test_from_start_to_passed(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    exercise = EXERCISES["numerical_grad"]
+    assert main(["check"]) == 2
+    assert "Traceback" not in capsys.readouterr().out
+    file = folder.file(exercise)
+    wrong = exercise.mistakes[1]
+    solution = answer(exercise)
+    file.write_text(solution.replace("/ (2 * h)", "/ h"))
+    assert main(["check", "1"]) == 1
+    assert wrong.name in Folder.find().of(exercise.name).mistakes
+    file.write_text(solution.replace("above = f(x)", "above = f(y)"))
+    assert main(["check", "e01"]) == 3
+    file.write_text(solution)
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert "half" not in out
+    assert "numerical_grad: passed" in out
+    assert max(map(len, out.splitlines())) <= 80
+    entry = Folder.find().of(exercise.name)
+    assert (entry.status, entry.attempts) == ("passed", 3)
+    next_exercise = Folder.find().next()
+    assert next_exercise is not None
+    assert next_exercise.number == 2
+
+
+def test_hints_climb_and_are_counted(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["hint", "linear_backward"]) == 0
+    assert capsys.readouterr().out.count("Hint") == 1
+    assert main(["hint", "linear_backward"]) == 0
+    assert capsys.readouterr().out.count("Hint") == 2
+    assert main(["hint", "linear_backward", "--level", "3"]) == 0
+    assert "d.T @ x" in capsys.readouterr().out
+    assert Folder.find().of("linear_backward").hint == 3
+
+
+def test_solution_diff_and_reset(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    exercise = EXERCISES["linear_backward"]
+    capsys.readouterr()
+    assert main(["solution", "4"]) == 0
+    solution = capsys.readouterr().out
+    assert solution == answer(exercise)
+    assert main(["diff", "4"]) == 0
+    assert "-    raise NotImplementedError\n+    dx = d @ w" in capsys.readouterr().out
+    folder.file(exercise).write_text(solution)
+    assert main(["diff", "4"]) == 0
+    assert "to the letter" in capsys.readouterr().out
+    assert main(["reset", "4"]) == 0
+    assert "e04_linear_backward.1.bak" in capsys.readouterr().out
+    assert (folder.path / "e04_linear_backward.1.bak").read_text() == solution
+    assert main(["check", "4"]) == 2
+    assert main(["reset", "4"]) == 0
+    assert len(list(folder.path.glob("*.bak"))) == 1
+
+
+def test_starting_again_overwrites_nothing(folder: Folder) -> None:
+    file = folder.file(EXERCISES["linear_backward"])
+    file.write_text("# mine\n")
+    folder.file(EXERCISES["numerical_grad"]).unlink()
+    assert main(["check", "1"]) == 2
+    assert main(["start", "."]) == 0
+    assert file.read_text() == "# mine\n"
+    assert folder.file(EXERCISES["numerical_grad"]).exists()
+
+
+def test_reports(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.file(EXERCISES["linear_backward"]).write_text(answer(EXERCISES["linear_backward"]))
+    assert main(["check", "4"]) == 0
+    capsys.readouterr()
+    assert main(["report", "--format", "json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["passed"] == 1
+    assert content["exercises"][3]["passed_at"]
+    assert main(["report", "--format", "html"]) == 0
+    page = capsys.readouterr().out
+    assert '<td class="passed">passed</td>' in page
+    assert main(["report"]) == 0
+    text = capsys.readouterr().out
+    assert "linear_backward      passed" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert main(["list"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines()[:-1])) <= 80
+
+
+def test_what_cannot_be_done_is_one_line(
+    folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command, words in [
+        (["check", "linear_bakward"], "did you mean 'linear_backward'?"),
+        (["check", "99"], "`list` shows them"),
+        (["check", "--dir", "/nowhere"], "is no folder of exercises"),
+        (["check", "--seconds", "0"], "expected a number of seconds > 0"),
+    ]:
+        with pytest.raises(SystemExit) as exit_info:
+            main(command)
+        assert exit_info.value.code == 2
+        assert words in capsys.readouterr().err
+    (folder.path / STATE_FILE).write_text("{}")
+    with pytest.raises(SystemExit):
+        main(["list"])
+    error = capsys.readouterr().err
+    assert "cannot be read" in error
+    assert "Traceback" not in error
+
+
+def test_an_empty_earlier_answer_is_named(tmp_path: Path) -> None:
+    """Where one answer calls another that is not there yet."""
+    (tmp_path / EXERCISES["unbroadcast"].file).write_text(
+        "def unbroadcast(g, shape):\n    raise NotImplementedError\n"
+    )
+    text = (
+        "from e03_unbroadcast import unbroadcast\n"
+        "def linear_backward(d, x, w):\n    return d @ w, d.T @ x, unbroadcast(d, (w.shape[0],))\n"
+    )
+    verdict = check_text(tmp_path, text)
+    assert verdict.status == "not started"
+    assert verdict.headline == "it calls unbroadcast, which is not started (exercise 3)"
+
+
+def test_plant_refuses_an_edit_that_does_not_fit() -> None:
+    exercise = EXERCISES["linear_backward"]
+    mistake = type(exercise.mistakes[0])("x", "x", "x", edits=(("no such text", ""),))
+    with pytest.raises(ValueError, match="stands 0 times in the solution, not once"):
+        plant(exercise, mistake)
