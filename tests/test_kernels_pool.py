@@ -17,6 +17,8 @@ from kernel_cases import (
 
 from minidl._kernels import cpu, reference
 
+SPECIAL = [np.nan, -np.inf, np.inf, -1.0, -0.0, 0.0, 1.0]
+
 sides = st.integers(1, 9)
 small = st.integers(1, 4)
 
@@ -45,30 +47,58 @@ def test_max_pool(case, seed, dtype, layout, ties):
     np.testing.assert_array_equal(switches, expected_switches, strict=True)
     dy = layout(normal(seed, *y.shape, dtype=dtype))
     assert_close(
-        cpu.max_pool2d_backward(dy, layout(switches), shape, *arguments[:3]),
-        reference.max_pool2d_backward(dy, switches, shape, *arguments[:3]),
+        cpu.max_pool2d_backward(dy, layout(switches), shape, *arguments),
+        reference.max_pool2d_backward(dy, switches, shape, *arguments),
     )
-    np.testing.assert_array_equal(cpu.max_pool2d_gather(x, layout(switches)), y, strict=True)
+    winners = cpu.max_pool2d_gather(x, layout(switches), *arguments)
+    np.testing.assert_array_equal(winners, y, strict=True)
+
+
+# Windows, strides and paddings of the classic networks, and large windows: over 64 and 256 places.
+WINDOWS = [
+    ((2, 2), (2, 2), (0, 0)),
+    ((3, 3), (2, 2), (1, 1)),
+    ((3, 3), (1, 1), (1, 1)),
+    ((3, 2), (1, 3), (0, 1)),
+    ((2, 3), (5, 4), (1, 1)),
+    ((8, 8), (3, 2), (4, 4)),
+    ((9, 13), (4, 3), (2, 5)),
+    ((17, 19), (3, 1), (8, 0)),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [(2, 2), (6, 128), (9, 131), (4, 257)])
-def test_max_pool_2x2_in_blocks(dtype, size):
-    x = np.round(2 * normal(0, 2, 3, *size, dtype=dtype))
-    x[normal(1, *x.shape) > 1.5] = np.nan
-    x[normal(2, *x.shape) > 1.5] = -np.inf
-    for actual, expected in zip(
-        cpu.max_pool2d_forward(x, (2, 2), (2, 2)),
-        reference.max_pool2d_forward(x, (2, 2), (2, 2)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(actual, expected, strict=True)
+@pytest.mark.parametrize("size", [(18, 19), (20, 128), (61, 257), (150, 33)])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_pooling_in_several_bands(window, size, dtype):
+    generator = np.random.default_rng(0)
+    x = np.round(2 * normal(0, 2, 2, *size, dtype=dtype))
+    x[:, 1] = generator.choice(np.array(SPECIAL, dtype), x[:, 1].shape, p=[0.04, 0.9, *[0.012] * 5])
+    actual = cpu.max_pool2d_forward(x, *window, ceil_mode=True)
+    expected = reference.max_pool2d_forward(x, *window, ceil_mode=True)
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+    y, switches = actual
+    dy = normal(1, *y.shape, dtype=dtype)
+    assert_close(
+        cpu.max_pool2d_backward(dy, switches, x.shape, *window, ceil_mode=True),
+        reference.max_pool2d_backward(dy, switches, x.shape, *window, ceil_mode=True),
+    )
+    np.testing.assert_array_equal(cpu.max_pool2d_gather(x, switches, *window, True), y)
+    arguments = (*window, True, False)
+    assert_close(
+        cpu.avg_pool2d_forward(x[:, :1], *arguments),
+        reference.avg_pool2d_forward(x[:, :1], *arguments),
+    )
+    assert_close(
+        cpu.avg_pool2d_backward(dy, x.shape, *arguments),
+        reference.avg_pool2d_backward(dy, x.shape, *arguments),
+    )
 
 
 @given(seed=seeds, dtype=dtypes)
 def test_max_pool_of_nan_and_infinities(seed, dtype):
-    values = np.array([np.nan, -np.inf, np.inf, 0.0, 1.0], dtype)
-    x = np.random.default_rng(seed).choice(values, size=(2, 2, 5, 6))
+    x = np.random.default_rng(seed).choice(np.array(SPECIAL, dtype), size=(2, 2, 5, 6))
     arguments = ((3, 3), (2, 1), (1, 1), True)
     for actual, expected in zip(
         cpu.max_pool2d_forward(x, *arguments),
@@ -154,7 +184,7 @@ def test_inputs_stay_as_they_are():
 
 def test_errors_say_what_is_wrong():
     x, y = np.ones((1, 2, 4, 4)), np.ones((1, 2, 2, 2))
-    switches = np.zeros((1, 2, 2, 2), np.int64)
+    switches, window = np.zeros((1, 2, 2, 2), np.uint8), ((2, 2), (2, 2))
     with pytest.raises(TypeError, match="max_pool2d: x must be float32 or float64, got int64"):
         cpu.max_pool2d_forward(x.astype(np.int64), (2, 2), (2, 2))
     with pytest.raises(ValueError, match="max_pool2d: x must have 4 dimensions, got 3"):
@@ -165,22 +195,24 @@ def test_errors_say_what_is_wrong():
         cpu.avg_pool2d_forward(x, (2, 2), (0, 1))
     with pytest.raises(ValueError, match=r"avg_pool2d_backward: dy must have shape \(1, 2, 3, 3\)"):
         cpu.avg_pool2d_backward(y, x.shape, (2, 2), (1, 1))
-    with pytest.raises(TypeError, match="max_pool2d_backward: switches must be int64, got int32"):
-        cpu.max_pool2d_backward(y, switches.astype(np.int32), x.shape, (2, 2), (2, 2))
+    with pytest.raises(TypeError, match="2x2 must be uint8, got int32"):
+        cpu.max_pool2d_backward(y, switches.astype(np.int32), x.shape, *window)
     with pytest.raises(ValueError, match=r"switches must have shape \(1, 2, 2, 2\), got"):
-        cpu.max_pool2d_backward(y, switches[:, :1], x.shape, (2, 2), (2, 2))
+        cpu.max_pool2d_gather(x, switches[:, :1], *window)
+    with pytest.raises(ValueError, match=r"max_pool2d_backward: dy must have shape \(1, 2, 4, 4\)"):
+        cpu.max_pool2d_backward(y, switches, (1, 2, 8, 8), *window)
     with pytest.raises(ValueError, match=r"input_shape must be \(N, C, H, W\), got \(4, 4\)"):
-        cpu.max_pool2d_backward(y, switches, (4, 4), (2, 2), (2, 2))
+        cpu.max_pool2d_backward(y, switches, (4, 4), *window)
     with pytest.raises(ValueError, match="adaptive_avg_pool2d: the input is empty"):
         cpu.adaptive_avg_pool2d_forward(np.ones((1, 1, 0, 3)), (2, 2))
 
 
-@pytest.mark.parametrize("wrong", [-1, 16])
-def test_switches_outside_the_image_are_refused(wrong):
-    x, y = np.ones((1, 2, 4, 4)), np.ones((1, 2, 2, 2))
-    switches = np.zeros((1, 2, 2, 2), np.int64)
-    switches[0, 1, 1, 0] = wrong
-    with pytest.raises(ValueError, match="switches point outside planes of 4x4"):
-        cpu.max_pool2d_backward(y, switches, x.shape, (2, 2), (2, 2))
-    with pytest.raises(ValueError, match="switches point outside planes of 4x4"):
-        cpu.max_pool2d_gather(x, switches)
+@pytest.mark.parametrize("window", [((2, 2), (2, 2)), ((17, 17), (17, 17))])
+def test_switches_outside_the_image_read_and_write_nothing(window):
+    size = 2 * window[0][0] - 1
+    x = np.ones((1, 2, size, size))
+    y, switches = cpu.max_pool2d_forward(x, *window, ceil_mode=True)
+    switches[0, 1, 1, 1] = window[0][0] ** 2 - 1  # in the row and column that the image lacks
+    dx = cpu.max_pool2d_backward(y, switches, x.shape, *window, ceil_mode=True)
+    assert dx.sum() == y.sum() - 1
+    assert cpu.max_pool2d_gather(x, switches, *window, ceil_mode=True).sum() == y.sum() - 1

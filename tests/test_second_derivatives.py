@@ -51,8 +51,8 @@ IMAGES, FILTERS, MAPS = (2, 4, 4, 5), (2, 2, 2, 2), (2, 2, 2, 4)  # a convolutio
 WINDOW = {"kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 1)}
 POOL = {**WINDOW, "ceil_mode": True}
 UNFOLD = {**WINDOW, "padding": (1, 0, 1, 1), "dilation": (1, 1)}
-SWITCHES = md.tensor(RNG.integers(0, 12, (2, 2, 2, 2)))  # places in planes of 3x4
-WHOLE = {"kernel_size": (4, 5), "stride": (1, 1), "padding": (1, 1)}  # windows that see all of it
+OVERLAPPING = {"kernel_size": (2, 3), "stride": (1, 1), "padding": (0, 0)}  # on planes of 3x4
+SWITCHES = md.tensor(RNG.integers(0, 6, (2, 2, 2, 2), np.uint8))
 KEPT = md.tensor(RNG.random((2, 3)) < 0.5)
 INDICES = md.tensor([[1, 1, 0], [2, 0, 2]])
 
@@ -130,10 +130,10 @@ CASES = {
     ),
     pooling.MaxPool2d: (lambda x: F.max_pool2d(x, **POOL), distinct(1, 2, 3, 4)),
     pooling.MaxPool2dGather: (
-        lambda x: pooling.MaxPool2dGather(WHOLE).apply(x, SWITCHES), normal(2, 2, 3, 4)
+        lambda x: pooling.MaxPool2dGather(**OVERLAPPING).apply(x, SWITCHES), normal(2, 2, 3, 4)
     ),
     pooling.MaxPool2dGrad: (
-        lambda dy: pooling.MaxPool2dGrad((2, 2, 3, 4), WHOLE).apply(dy, SWITCHES),
+        lambda dy: pooling.MaxPool2dGrad((2, 2, 3, 4), **OVERLAPPING).apply(dy, SWITCHES),
         normal(2, 2, 2, 2),
     ),
     reduction.Cumsum: (lambda x: x.cumsum(1), normal(2, 3)),

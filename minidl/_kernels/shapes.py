@@ -246,7 +246,7 @@ def max_pool2d_forward(
     x: Any, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
 ) -> tuple[ShapeArray, ShapeArray]:
     y = _pooled(x, kernel_size, stride, padding, ceil_mode)
-    return y, ShapeArray(y.shape, np.int64)
+    return y, ShapeArray(y.shape, np.uint8 if math.prod(kernel_size) <= 256 else np.int32)
 
 
 def avg_pool2d_forward(

@@ -30,57 +30,41 @@ class MaxPool2d(Function):
         self.save(switches)
         return y
 
-    def branch(self, inputs: Any, outputs: Any) -> Any:
-        x = inputs[0].data
-        return kernels_for(x).max_pool2d_forward(x, **self.window)[1]
-
     def backward(self, dy: Tensor) -> Tensor:
         (switches,) = self.saved
-        return MaxPool2dGrad(self.input_shape, self.window).apply(dy, switches)
+        return MaxPool2dGrad(self.input_shape, **self.window).apply(dy, switches)
 
 
 class MaxPool2dGrad(Function):
     """dy (N, C, P, Q) to the winners: dx (N, C, H, W)."""
 
-    def __init__(self, input_shape: tuple[int, ...], window: dict[str, Any]) -> None:
+    def __init__(self, input_shape: tuple[int, ...], **window: Any) -> None:
         self.input_shape, self.window = input_shape, window
 
     def forward(self, dy: Any, switches: Any) -> Any:
         self.save(switches)
-        return kernels_for(dy).max_pool2d_backward(
-            dy,
-            switches,
-            self.input_shape,
-            self.window["kernel_size"],
-            self.window["stride"],
-            self.window["padding"],
-        )
-
-    def branch(self, inputs: Any, outputs: Any) -> Any:
-        return inputs[1].data
+        kernels = kernels_for(dy)
+        return kernels.max_pool2d_backward(dy, switches, self.input_shape, **self.window)
 
     def backward(self, g: Tensor) -> Any:
         (switches,) = self.saved
-        return MaxPool2dGather(self.window).apply(g, switches), None
+        return MaxPool2dGather(**self.window).apply(g, switches), None
 
 
 class MaxPool2dGather(Function):
     """Read the places of the winners: x (N, C, H, W) -> y (N, C, P, Q)."""
 
-    def __init__(self, window: dict[str, Any]) -> None:
+    def __init__(self, **window: Any) -> None:
         self.window = window
 
     def forward(self, x: Any, switches: Any) -> Any:
         self.input_shape = x.shape
         self.save(switches)
-        return kernels_for(x).max_pool2d_gather(x, switches)
-
-    def branch(self, inputs: Any, outputs: Any) -> Any:
-        return inputs[1].data
+        return kernels_for(x).max_pool2d_gather(x, switches, **self.window)
 
     def backward(self, dy: Tensor) -> Any:
         (switches,) = self.saved
-        return MaxPool2dGrad(self.input_shape, self.window).apply(dy, switches), None
+        return MaxPool2dGrad(self.input_shape, **self.window).apply(dy, switches), None
 
 
 class AvgPool2d(Function):

@@ -21,26 +21,26 @@ __all__ = [
 
 Array = np.ndarray
 Shape = tuple[int, ...]
+Window = tuple[Pair, Pair, Pair]  # its size, stride and padding
 Grid = tuple[Array, Array]  # windows of the rows and of the columns, each (3, outputs)
 
 
 def max_pool2d_forward(
     x: Array, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
 ) -> tuple[Array, Array]:
-    """x (N, C, H, W) -> y and switches (N, C, P, Q), the switches int64."""
+    """x (N, C, H, W) -> y and switches (N, C, P, Q), the switches uint8 or int32."""
     op = "max_pool2d"
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
-    rows, cols = _pool_grid(op, (h, w), kernel_size, stride, padding, ceil_mode)
-    p, q = rows.shape[1], cols.shape[1]
+    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     y = empty((n, c, p, q), x.dtype)
-    switches = empty((n, c, p, q), np.int64)
-    out = (y.reshape(n * c, p, q), switches.reshape(n * c, p, q))
-    whole = tuple(kernel_size) == tuple(stride) == (2, 2) and 2 * p <= h and 2 * q <= w
-    if whole and tuple(padding) == (0, 0) and w < 2**24:  # max_pool_2x2 keeps w in a float
-        pool.max_pool_2x2(x.reshape(n * c, h, w), *out, threads_for(x.size))
+    switches = empty((n, c, p, q), _switch_dtype(window[0]))
+    planes, out = _planes(x), _planes(y)
+    if _is_small(window):
+        pool.pool(planes, *window, None, None, out, _planes(switches), threads_for(x.size))
     else:
-        pool.max_pool(x.reshape(n * c, h, w), rows, cols, *out, threads_for(x.size))
+        grid = _grid((h, w), (p, q), window)
+        pool.max_pool_large(planes, *grid, *window, out, _planes(switches), threads_for(x.size))
     return y, switches
 
 
@@ -51,31 +51,40 @@ def max_pool2d_backward(
     kernel_size: Pair,
     stride: Pair,
     padding: Pair = (0, 0),
+    ceil_mode: bool = False,
 ) -> Array:
-    """dy and switches (N, C, P, Q) -> dx (N, C, H, W); the switches say all, not the window."""
+    """dy and switches (N, C, P, Q) -> dx (N, C, H, W)."""
     op = "max_pool2d_backward"
     dy = as_kernel_array(op, "dy", dy, 4)
     n, c, h, w = _as_shape(op, input_shape)
-    has_shape(op, "dy", dy, (n, c, *dy.shape[2:]))
-    flat_switches = _flat_switches(op, switches, dy.shape)
+    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    has_shape(op, "dy", dy, (n, c, p, q))
+    switches = _as_switches(op, switches, dy.shape, window[0])
     dx = empty((n, c, h, w), dy.dtype)
-    flat_dx = dx.reshape(n * c, h * w)
-    flat_dy = dy.reshape(flat_switches.shape)
-    if pool.max_pool_backward(flat_dy, flat_switches, flat_dx, threads_for(dx.size)):
-        raise ValueError(f"{op}: switches point outside planes of {h}x{w}")
+    images = _planes(dy), _planes(switches)
+    if _is_small(window):
+        pool.pool_backward(*images, None, None, *window, _planes(dx), threads_for(dx.size))
+    else:
+        pool.max_pool_large_backward(*images, *window, _planes(dx), threads_for(dx.size))
     return dx
 
 
-def max_pool2d_gather(x: Array, switches: Array) -> Array:
+def max_pool2d_gather(
+    x: Array,
+    switches: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+) -> Array:
     """x (N, C, H, W), switches (N, C, P, Q) -> y (N, C, P, Q)."""
     op = "max_pool2d_gather"
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
-    flat_switches = _flat_switches(op, switches, (n, c, *switches.shape[2:]))
-    y = empty(switches.shape, x.dtype)
-    flat_y = y.reshape(flat_switches.shape)
-    if pool.max_pool_gather(x.reshape(n * c, h * w), flat_switches, flat_y, threads_for(y.size)):
-        raise ValueError(f"{op}: switches point outside planes of {h}x{w}")
+    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    switches = _as_switches(op, switches, (n, c, p, q), window[0])
+    y = empty((n, c, p, q), x.dtype)
+    pool.max_pool_gather(_planes(x), _planes(switches), *window, _planes(y), threads_for(y.size))
     return y
 
 
@@ -90,9 +99,15 @@ def avg_pool2d_forward(
     """x (N, C, H, W) -> y (N, C, P, Q)."""
     op = "avg_pool2d"
     x = as_kernel_array(op, "x", x, 4)
-    size = x.shape[2:]
-    grid = _pool_grid(op, size, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    return _mean(x, grid)
+    n, c, h, w = x.shape
+    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    grid = _grid((h, w), (p, q), window, count_include_pad)
+    if not _is_small(window):
+        return _mean(x, grid)
+    y = empty((n, c, p, q), x.dtype)
+    divisors = _divisors(grid, x.dtype)
+    pool.pool(_planes(x), *window, *divisors, _planes(y), None, threads_for(x.size))
+    return y
 
 
 def avg_pool2d_backward(
@@ -106,9 +121,18 @@ def avg_pool2d_backward(
 ) -> Array:
     """dy (N, C, P, Q) -> dx (N, C, H, W)."""
     op = "avg_pool2d_backward"
-    _, _, h, w = _as_shape(op, input_shape)
-    grid = _pool_grid(op, (h, w), kernel_size, stride, padding, ceil_mode, count_include_pad)
-    return _mean_backward(op, dy, input_shape, grid)
+    dy = as_kernel_array(op, "dy", dy, 4)
+    n, c, h, w = _as_shape(op, input_shape)
+    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    grid = _grid((h, w), (p, q), window, count_include_pad)
+    has_shape(op, "dy", dy, (n, c, p, q))
+    if not _is_small(window):
+        return _mean_backward(dy, input_shape, grid)
+    dx = empty((n, c, h, w), dy.dtype)
+    divisors = _divisors(grid, dy.dtype)
+    threads = threads_for(dx.size)
+    pool.pool_backward(_planes(dy), None, *divisors, *window, _planes(dx), threads)
+    return dx
 
 
 def adaptive_avg_pool2d_forward(x: Array, output_size: Pair) -> Array:
@@ -122,46 +146,55 @@ def adaptive_avg_pool2d_backward(dy: Array, input_shape: Shape) -> Array:
     """dy (N, C, P, Q) -> dx (N, C, H, W)."""
     op = "adaptive_avg_pool2d_backward"
     dy = as_kernel_array(op, "dy", dy, 4)
-    _, _, h, w = _as_shape(op, input_shape)
-    grid = _adaptive_grid(op, (h, w), dy.shape[2:])
-    return _mean_backward(op, dy, input_shape, grid)
+    n, c, h, w = _as_shape(op, input_shape)
+    has_shape(op, "dy", dy, (n, c, *dy.shape[2:]))
+    return _mean_backward(dy, input_shape, _adaptive_grid(op, (h, w), dy.shape[2:]))
 
 
 def _mean(x: Array, grid: Grid) -> Array:
-    (n, c, h, w), (p, q) = x.shape, (grid[0].shape[1], grid[1].shape[1])
-    y = empty((n, c, p, q), x.dtype)
-    pool.mean_pool(x.reshape(n * c, h, w), *grid, y.reshape(n * c, p, q), threads_for(x.size))
+    y = empty((*x.shape[:2], grid[0].shape[1], grid[1].shape[1]), x.dtype)
+    pool.mean_pool(_planes(x), *grid, _planes(y), threads_for(x.size))
     return y
 
 
-def _mean_backward(op: str, dy: Array, input_shape: Shape, grid: Grid) -> Array:
-    (n, c, h, w), (p, q) = input_shape, (grid[0].shape[1], grid[1].shape[1])
-    dy = as_kernel_array(op, "dy", dy, 4)
-    has_shape(op, "dy", dy, (n, c, p, q))
-    dx = empty((n, c, h, w), dy.dtype)
-    planes = dx.reshape(n * c, h, w)
-    pool.mean_pool_backward(dy.reshape(n * c, p, q), *grid, planes, threads_for(dx.size))
+def _mean_backward(dy: Array, input_shape: Shape, grid: Grid) -> Array:
+    dx = empty(input_shape, dy.dtype)
+    pool.mean_pool_backward(_planes(dy), *grid, _planes(dx), threads_for(dx.size))
     return dx
 
 
-def _pool_grid(
-    op: str,
-    size: Pair,
-    kernel_size: Pair,
-    stride: Pair,
-    padding: Pair,
-    ceil_mode: bool,
-    count_include_pad: bool = True,
-) -> Grid:
-    kernel_size = pair(op, "kernel_size", kernel_size)
-    stride = pair(op, "stride", stride)
-    padding = pair(op, "padding", padding, minimum=0)
-    output = pool_output_size(op, size, kernel_size, stride, padding, ceil_mode)
+def _planes(images: Array) -> Array:
+    """(N, C, H, W) as (N*C, H, W)."""
+    n, c, h, w = images.shape
+    return images.reshape(n * c, h, w)
+
+
+def _window(
+    op: str, size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool
+) -> tuple[Window, Pair]:
+    """The window, checked, and the output size (P, Q)."""
+    window = (
+        pair(op, "kernel_size", kernel_size),
+        pair(op, "stride", stride),
+        pair(op, "padding", padding, minimum=0),
+    )
+    return window, pool_output_size(op, size, *window, ceil_mode)
+
+
+def _is_small(window: Window) -> bool:
+    return window[0][0] * window[0][1] <= pool.MOST_TAPS
+
+
+def _grid(size: Pair, output: Pair, window: Window, count_include_pad: bool = True) -> Grid:
     rows, cols = (
-        pool_windows(*axis, count_include_pad)
-        for axis in zip(size, kernel_size, stride, padding, output, strict=True)
+        pool_windows(*axis, count_include_pad) for axis in zip(size, *window, output, strict=True)
     )
     return _as_rows(rows), _as_rows(cols)
+
+
+def _divisors(grid: Grid, dtype: np.dtype) -> tuple[Array, Array]:
+    """The factors (P,) and (Q,) of what the sums of the windows are divided by."""
+    return grid[0][2].astype(dtype), grid[1][2].astype(dtype)
 
 
 def _adaptive_grid(op: str, size: Pair, output_size: Pair) -> Grid:
@@ -181,10 +214,16 @@ def _as_shape(op: str, input_shape: Shape) -> Shape:
     return input_shape
 
 
-def _flat_switches(op: str, switches: Array, shape: Shape) -> Array:
-    """The switches as (planes, P*Q)."""
-    if switches.dtype != np.int64:
-        raise TypeError(f"{op}: switches must be int64, got {switches.dtype}")
+def _switch_dtype(kernel_size: Pair) -> type:
+    return np.uint8 if kernel_size[0] * kernel_size[1] <= 256 else np.int32
+
+
+def _as_switches(op: str, switches: Array, shape: Shape, kernel_size: Pair) -> Array:
+    dtype = np.dtype(_switch_dtype(kernel_size))
+    if switches.dtype != dtype:
+        raise TypeError(
+            f"{op}: switches of windows {kernel_size[0]}x{kernel_size[1]} must be {dtype}, "
+            f"got {switches.dtype}"
+        )
     has_shape(op, "switches", switches, shape)
-    n, c, p, q = shape
-    return np.require(switches, requirements=["C", "A"]).reshape(n * c, p * q)
+    return np.require(switches, requirements=["C", "A"])

@@ -1,164 +1,246 @@
-# distutils: extra_compile_args = -fno-trapping-math
-"""Max and mean pooling. A plane is one channel of one image; each is worked by one thread.
+"""Max and mean pooling. A plane is one channel of one image.
 
-A grid holds the windows of one axis in three rows: start, stop, divisor (geometry.Windows). Windows
-are clipped to the image beforehand, so that the loops never ask about padding.
-
--fno-trapping-math allows the compiler to compare without branching; results are unchanged.
+Windows of a few taps, all alike, go through simd/pool.h in bands of rows. What is left are loops
+for windows of any size: those of adaptive pooling, and large ones. There a grid holds the windows
+of one axis in three rows: start, stop, divisor (geometry.Windows), clipped to the image beforehand,
+so that the loops never ask about padding.
 """
 
 from cython cimport floating
-from cython.parallel cimport prange
-from libc.stdint cimport int64_t, uint64_t
+from cython.parallel cimport prange, threadid
+from libc.stdint cimport int32_t, uint8_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from .simd cimport (
+    MAX_TAPS, SLACK, Pooling, minidl_kernels_f32, minidl_kernels_f64
+)
 from .sums cimport sum_of
 
+ctypedef fused switch:
+    uint8_t
+    int32_t
+
+MOST_TAPS = MAX_TAPS  # of a window that `pool` can take
+
 cdef enum:
-    BLOCK = 64
+    BAND_BYTES = 32768  # scratch of one band of rows: it should stay in the L1 cache
 
 
-def max_pool(
-    const floating[:, :, ::1] x, const Py_ssize_t[:, ::1] rows, const Py_ssize_t[:, ::1] cols,
-    floating[:, :, ::1] y, int64_t[:, :, ::1] switches, int num_threads,
-):
-    """x (planes, H, W) -> y and switches (planes, P, Q)."""
-    cdef Py_ssize_t plane
-    for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        max_pool_plane(&x[plane, 0, 0], x.shape[2], rows, cols, &y[plane, 0, 0], &switches[plane, 0, 0])
-
-
-cdef void max_pool_plane(
-    const floating *x, Py_ssize_t width, const Py_ssize_t[:, ::1] rows,
-    const Py_ssize_t[:, ::1] cols, floating *y, int64_t *switches,
+cdef inline Py_ssize_t rows_in_band(
+    Py_ssize_t rows, Py_ssize_t fixed, Py_ssize_t each, Py_ssize_t itemsize
 ) noexcept nogil:
-    cdef Py_ssize_t p, q, h, w, at, winner, n_rows = rows.shape[1], n_cols = cols.shape[1]
-    cdef floating value, best
-    for p in range(n_rows):
-        for q in range(n_cols):
-            winner = rows[0, p] * width + cols[0, q]
-            best = x[winner]
-            for h in range(rows[0, p], rows[1, p]):
-                for w in range(cols[0, q], cols[1, q]):
-                    at = h * width + w
-                    value = x[at]
-                    # greater, or the first NaN; reading best back keeps this free of branches
-                    winner = at if (not value <= best) & (best == best) else winner
-                    best = x[winner]
-            y[p * n_cols + q] = best
-            switches[p * n_cols + q] = winner
+    """How many of `rows` make a band whose scratch is fixed + rows * each elements."""
+    cdef Py_ssize_t most = max(<Py_ssize_t> 1, (BAND_BYTES // itemsize - fixed) // each)
+    cdef Py_ssize_t bands = (rows + most - 1) // most
+    return (rows + bands - 1) // bands  # all about equally long
 
 
-def max_pool_2x2(
-    const floating[:, :, ::1] x, floating[:, :, ::1] y, int64_t[:, :, ::1] switches, int num_threads
+cdef Pooling pooling_of(
+    const floating[:, :, ::1] image, const floating[:, :, ::1] output, window, stride, padding
 ):
-    """Windows 2x2 with stride 2 and no padding: the case of VGG, in a form that compilers vectorise."""
-    cdef Py_ssize_t plane, p
-    for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        for p in range(y.shape[1]):
-            max_pool_2x2_row(
-                &x[plane, 2 * p, 0], x.shape[2], 2 * p * x.shape[2],
-                y.shape[2], &y[plane, p, 0], &switches[plane, p, 0],
+    cdef Pooling g
+    g.height, g.width = image.shape[1], image.shape[2]
+    g.rows, g.cols = output.shape[1], output.shape[2]
+    g.window_h, g.window_w = window
+    g.stride_h, g.stride_w = stride
+    g.top, g.left = padding
+    g.pitch = g.cols + (g.window_w - 1) // g.stride_w
+    return g
+
+
+cdef void forward_band(
+    const floating *x, const Pooling *g, Py_ssize_t first, Py_ssize_t last,
+    const floating *row_divisors, const floating *col_divisors, floating *scratch, floating *y,
+    uint8_t *switches,
+) noexcept nogil:
+    if floating is float:
+        if switches != NULL:
+            minidl_kernels_f32().max_pool(x, g, first, last, scratch, y, switches)
+        else:
+            minidl_kernels_f32().mean_pool(
+                x, g, first, last, row_divisors, col_divisors, scratch, y
+            )
+    else:
+        if switches != NULL:
+            minidl_kernels_f64().max_pool(x, g, first, last, scratch, y, switches)
+        else:
+            minidl_kernels_f64().mean_pool(
+                x, g, first, last, row_divisors, col_divisors, scratch, y
             )
 
 
-cdef void max_pool_2x2_row(
-    const floating *x, Py_ssize_t width, Py_ssize_t first, Py_ssize_t n_cols,
-    floating *y, int64_t *switches,
+cdef void backward_band(
+    const floating *dy, const uint8_t *switches, const floating *row_divisors,
+    const floating *col_divisors, const Pooling *g, Py_ssize_t first, Py_ssize_t last,
+    floating *scratch, floating *dx,
 ) noexcept nogil:
-    """One row of outputs; `first` is the index in the plane of the first input."""
-    cdef Py_ssize_t block, begin, count
-    for block in range((n_cols + BLOCK - 1) // BLOCK):
-        begin = block * BLOCK
-        count = min(<Py_ssize_t> BLOCK, n_cols - begin)
-        max_pool_2x2_block(x + 2 * begin, x + 2 * begin + width, width, first + 2 * begin,
-                           count, y + begin, switches + begin)
-
-
-cdef void max_pool_2x2_block(
-    const floating *above, const floating *below, Py_ssize_t width, Py_ssize_t first,
-    Py_ssize_t count, floating *y, int64_t *switches,
-) noexcept nogil:
-    # Distances from the window's corner to the winner are kept as numbers of the inputs' type, so
-    # that all vector lanes are equally wide; the launch layer sees to it that float holds width.
-    cdef floating distance[BLOCK]
-    cdef floating next_row = width
-    cdef floating left, right, best, best_below, at, at_below
-    cdef Py_ssize_t q
-    for q in range(count):
-        left, right = above[2 * q], above[2 * q + 1]
-        best = larger(left, right, left, right)
-        at = larger(left, right, 0, 1)
-        left, right = below[2 * q], below[2 * q + 1]
-        best_below = larger(left, right, left, right)
-        at_below = larger(left, right, next_row, next_row + 1)
-        y[q] = larger(best, best_below, best, best_below)
-        distance[q] = larger(best, best_below, at, at_below)
-    for q in range(count):
-        switches[q] = first + 2 * q + <int> distance[q]
-
-
-cdef inline floating larger(
-    floating left, floating right, floating if_left, floating if_right
-) noexcept nogil:
-    """`if_right` where right is greater than left, or the first NaN of the two; else `if_left`."""
-    cdef floating chosen = if_left if right <= left else if_right
-    return chosen if left == left else if_left
-
-
-def max_pool_backward(
-    const floating[:, ::1] dy, const int64_t[:, ::1] switches, floating[:, ::1] dx, int num_threads
-):
-    """dy and switches (planes, P*Q) -> dx (planes, H*W); returns how many planes had bad switches."""
-    cdef Py_ssize_t plane, bad = 0
-    for plane in prange(dx.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        bad += scatter_plane(
-            &dy[plane, 0], &switches[plane, 0], dy.shape[1], &dx[plane, 0], dx.shape[1]
+    if floating is float:
+        minidl_kernels_f32().pool_backward(
+            dy, switches, row_divisors, col_divisors, g, first, last, scratch, dx
         )
-    return bad
+    else:
+        minidl_kernels_f64().pool_backward(
+            dy, switches, row_divisors, col_divisors, g, first, last, scratch, dx
+        )
 
 
-cdef bint any_outside(const int64_t *switches, Py_ssize_t outputs, uint64_t inputs) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef bint found = False
-    for i in range(outputs):
-        found |= <uint64_t> switches[i] >= inputs  # a negative switch is a huge unsigned number
-    return found
+def pool(
+    const floating[:, :, ::1] x, window, stride, padding, const floating[::1] row_divisors,
+    const floating[::1] col_divisors, floating[:, :, ::1] y, uint8_t[:, :, ::1] switches,
+    int num_threads,
+):
+    """x (planes, H, W) -> y (planes, P, Q): the largest of each window, and switches of y's shape.
+
+    Where switches are None: the mean, by divisors (P,) and (Q,), which are None otherwise.
+    """
+    cdef Pooling g = pooling_of(x, y, window, stride, padding)
+    cdef Py_ssize_t phases = min(g.stride_h, g.window_h) * min(g.stride_w, g.window_w)
+    cdef Py_ssize_t halo = (g.window_h - 1) // g.stride_h
+    cdef Py_ssize_t fixed = phases * ((halo + 1) * g.pitch + SLACK) + 2 * SLACK
+    cdef Py_ssize_t each = (phases + 2) * g.pitch
+    cdef Py_ssize_t band = rows_in_band(g.rows, fixed, each, sizeof(floating))
+    cdef Py_ssize_t bands = (g.rows + band - 1) // band, size = fixed + band * each
+    cdef Py_ssize_t task, plane, first, inputs = g.height * g.width, outputs = g.rows * g.cols
+    cdef const floating *rows = &row_divisors[0] if row_divisors is not None else NULL
+    cdef const floating *cols = &col_divisors[0] if col_divisors is not None else NULL
+    cdef uint8_t *winners = &switches[0, 0, 0] if switches is not None else NULL
+    cdef floating *scratch = <floating *> malloc(num_threads * size * sizeof(floating))
+    if scratch == NULL:
+        raise MemoryError(f"pooling: no memory for {num_threads} bands of {size} elements")
+    for task in prange(x.shape[0] * bands, nogil=True, schedule="static", num_threads=num_threads):
+        plane = task // bands
+        first = task % bands * band
+        forward_band(
+            &x[0, 0, 0] + plane * inputs, &g, first, min(first + band, g.rows), rows, cols,
+            scratch + threadid() * size, &y[0, 0, 0] + plane * outputs,
+            winners + plane * outputs if winners != NULL else NULL,
+        )
+    free(scratch)
 
 
-cdef bint scatter_plane(
-    const floating *dy, const int64_t *switches, Py_ssize_t outputs, floating *dx, Py_ssize_t inputs
+def pool_backward(
+    const floating[:, :, ::1] dy, const uint8_t[:, :, ::1] switches,
+    const floating[::1] row_divisors, const floating[::1] col_divisors, window, stride, padding,
+    floating[:, :, ::1] dx, int num_threads,
+):
+    """dy (planes, P, Q) -> dx (planes, H, W), by switches or divisors as in `pool`."""
+    cdef Pooling g = pooling_of(dx, dy, window, stride, padding)
+    g.pitch = max(g.pitch, (g.width - 1 + g.left) // g.stride_w + 1)
+    cdef Py_ssize_t phase_rows = (g.height - 1 + g.top) // g.stride_h + 1
+    cdef Py_ssize_t halo = (g.window_h - 1) // g.stride_h
+    cdef Py_ssize_t fixed = 2 * ((halo + 1) * g.pitch + SLACK) + g.stride_w * SLACK
+    cdef Py_ssize_t each = (2 + g.stride_w) * g.pitch
+    cdef Py_ssize_t band = rows_in_band(phase_rows, fixed, each, sizeof(floating))
+    cdef Py_ssize_t bands = (phase_rows + band - 1) // band, size = fixed + band * each
+    cdef Py_ssize_t task, plane, first, inputs = g.height * g.width, outputs = g.rows * g.cols
+    cdef const floating *rows = &row_divisors[0] if row_divisors is not None else NULL
+    cdef const floating *cols = &col_divisors[0] if col_divisors is not None else NULL
+    cdef const uint8_t *winners = &switches[0, 0, 0] if switches is not None else NULL
+    cdef floating *scratch = <floating *> malloc(num_threads * size * sizeof(floating))
+    if scratch == NULL:
+        raise MemoryError(f"pooling: no memory for {num_threads} bands of {size} elements")
+    for task in prange(dx.shape[0] * bands, nogil=True, schedule="static", num_threads=num_threads):
+        plane = task // bands
+        first = task % bands * band
+        backward_band(
+            &dy[0, 0, 0] + plane * outputs, winners + plane * outputs if winners != NULL else NULL,
+            rows, cols, &g, first, min(first + band, phase_rows), scratch + threadid() * size,
+            &dx[0, 0, 0] + plane * inputs,
+        )
+    free(scratch)
+
+
+# ---- windows of any size ----
+
+
+def max_pool_large(
+    const floating[:, :, ::1] x, const Py_ssize_t[:, ::1] rows, const Py_ssize_t[:, ::1] cols,
+    window, stride, padding, floating[:, :, ::1] y, switch[:, :, ::1] switches, int num_threads,
+):
+    """x (planes, H, W) -> y and switches (planes, P, Q)."""
+    cdef Pooling g = pooling_of(x, y, window, stride, padding)
+    cdef Py_ssize_t plane
+    for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        max_pool_plane(&x[plane, 0, 0], &g, rows, cols, &y[plane, 0, 0], &switches[plane, 0, 0])
+
+
+cdef void max_pool_plane(
+    const floating *x, const Pooling *g, const Py_ssize_t[:, ::1] rows,
+    const Py_ssize_t[:, ::1] cols, floating *y, switch *switches,
 ) noexcept nogil:
-    cdef Py_ssize_t i
-    if any_outside(switches, outputs, inputs):
-        return True
-    memset(dx, 0, inputs * sizeof(floating))
-    for i in range(outputs):
-        dx[switches[i]] += dy[i]
-    return False
+    cdef Py_ssize_t p, q, h, w, at, winner
+    cdef floating value, best
+    for p in range(g.rows):
+        for q in range(g.cols):
+            winner = rows[0, p] * g.width + cols[0, q]
+            best = x[winner]
+            for h in range(rows[0, p], rows[1, p]):
+                for w in range(cols[0, q], cols[1, q]):
+                    at = h * g.width + w
+                    value = x[at]
+                    if not value <= best and best == best:  # greater, or the first NaN
+                        winner = at
+                        best = value
+            h = winner // g.width - (p * g.stride_h - g.top)
+            w = winner % g.width - (q * g.stride_w - g.left)
+            y[p * g.cols + q] = best
+            switches[p * g.cols + q] = <switch> (h * g.window_w + w)
+
+
+cdef inline Py_ssize_t place_of(
+    const Pooling *g, Py_ssize_t p, Py_ssize_t q, Py_ssize_t tap
+) noexcept nogil:
+    """The index in its plane of a tap of output (p, q); -1 if it lies outside."""
+    cdef Py_ssize_t h = p * g.stride_h - g.top + tap // g.window_w
+    cdef Py_ssize_t w = q * g.stride_w - g.left + tap % g.window_w
+    if tap < 0 or h < 0 or h >= g.height or w < 0 or w >= g.width:
+        return -1
+    return h * g.width + w
+
+
+def max_pool_large_backward(
+    const floating[:, :, ::1] dy, const switch[:, :, ::1] switches, window, stride, padding,
+    floating[:, :, ::1] dx, int num_threads,
+):
+    """dy and switches (planes, P, Q) -> dx (planes, H, W)."""
+    cdef Pooling g = pooling_of(dx, dy, window, stride, padding)
+    cdef Py_ssize_t plane
+    for plane in prange(dx.shape[0], nogil=True, schedule="static", num_threads=num_threads):
+        scatter_plane(&dy[plane, 0, 0], &switches[plane, 0, 0], &g, &dx[plane, 0, 0])
+
+
+cdef void scatter_plane(
+    const floating *dy, const switch *switches, const Pooling *g, floating *dx
+) noexcept nogil:
+    cdef Py_ssize_t p, q, at
+    memset(dx, 0, g.height * g.width * sizeof(floating))
+    for p in range(g.rows):
+        for q in range(g.cols):
+            at = place_of(g, p, q, switches[p * g.cols + q])
+            if at >= 0:
+                dx[at] += dy[p * g.cols + q]
 
 
 def max_pool_gather(
-    const floating[:, ::1] x, const int64_t[:, ::1] switches, floating[:, ::1] y, int num_threads
+    const floating[:, :, ::1] x, const switch[:, :, ::1] switches, window, stride, padding,
+    floating[:, :, ::1] y, int num_threads,
 ):
-    """x (planes, H*W), switches and y (planes, P*Q); returns how many planes had bad switches."""
-    cdef Py_ssize_t plane, bad = 0
+    """x (planes, H, W), switches and y (planes, P, Q)."""
+    cdef Pooling g = pooling_of(x, y, window, stride, padding)
+    cdef Py_ssize_t plane
     for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        bad += gather_plane(
-            &x[plane, 0], x.shape[1], &switches[plane, 0], y.shape[1], &y[plane, 0]
-        )
-    return bad
+        gather_plane(&x[plane, 0, 0], &switches[plane, 0, 0], &g, &y[plane, 0, 0])
 
 
-cdef bint gather_plane(
-    const floating *x, Py_ssize_t inputs, const int64_t *switches, Py_ssize_t outputs, floating *y
+cdef void gather_plane(
+    const floating *x, const switch *switches, const Pooling *g, floating *y
 ) noexcept nogil:
-    cdef Py_ssize_t i
-    if any_outside(switches, outputs, inputs):
-        return True
-    for i in range(outputs):
-        y[i] = x[switches[i]]
-    return False
+    cdef Py_ssize_t p, q, at
+    for p in range(g.rows):
+        for q in range(g.cols):
+            at = place_of(g, p, q, switches[p * g.cols + q])
+            y[p * g.cols + q] = x[at] if at >= 0 else 0
 
 
 def mean_pool(

@@ -4,7 +4,26 @@ ctypedef fused real:
     float
     double
 
+from libc.stdint cimport uint8_t
+
 cdef extern from "kernels.h" nogil:
+    cdef enum:
+        MAX_TAPS
+        SLACK
+
+    ctypedef struct Pooling:
+        Py_ssize_t height
+        Py_ssize_t width
+        Py_ssize_t rows
+        Py_ssize_t cols
+        Py_ssize_t window_h
+        Py_ssize_t window_w
+        Py_ssize_t stride_h
+        Py_ssize_t stride_w
+        Py_ssize_t top
+        Py_ssize_t left
+        Py_ssize_t pitch
+
     ctypedef struct Segment:
         Py_ssize_t image
         Py_ssize_t row
@@ -32,6 +51,13 @@ cdef extern from "kernels.h" nogil:
         void (*winograd_output)(const float *, Py_ssize_t, float, float *) noexcept nogil
         void (*winograd_slope)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
         void (*winograd_weight)(const float *, Py_ssize_t, float *) noexcept nogil
+        void (*max_pool)(const float *, const Pooling *, Py_ssize_t, Py_ssize_t, float *, float *,
+                         uint8_t *) noexcept nogil
+        void (*mean_pool)(const float *, const Pooling *, Py_ssize_t, Py_ssize_t, const float *,
+                          const float *, float *, float *) noexcept nogil
+        void (*pool_backward)(const float *, const uint8_t *, const float *, const float *,
+                              const Pooling *, Py_ssize_t, Py_ssize_t, float *,
+                              float *) noexcept nogil
 
     ctypedef struct Kernels_F64:
         Py_ssize_t mr
@@ -41,6 +67,13 @@ cdef extern from "kernels.h" nogil:
         void (*pack_nr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*gather)(const double *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
                        Py_ssize_t, double *) noexcept nogil
+        void (*max_pool)(const double *, const Pooling *, Py_ssize_t, Py_ssize_t, double *, double *,
+                         uint8_t *) noexcept nogil
+        void (*mean_pool)(const double *, const Pooling *, Py_ssize_t, Py_ssize_t, const double *,
+                          const double *, double *, double *) noexcept nogil
+        void (*pool_backward)(const double *, const uint8_t *, const double *, const double *,
+                              const Pooling *, Py_ssize_t, Py_ssize_t, double *,
+                              double *) noexcept nogil
 
     const char *minidl_instruction_set()
     const Kernels_F32 *minidl_kernels_f32()

@@ -24,23 +24,28 @@ def max_pool2d_forward(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The largest input of every window, and where it was: y and switches, both (N, C, P, Q).
 
-    A switch is the winner's index h * W + w in its plane (int64), the "switch" of Zeiler and
-    Fergus (2014), section 2.1. The first of equal inputs in row-major order wins, and the first
-    NaN wins over every number. Padding never wins. Source: Ranzato et al. (2007).
+    A switch (Zeiler and Fergus 2014, section 2.1) is the winner's place r * S + s in its window,
+    padding included: uint8, or int32 for windows of more than 256 places. The first of equal
+    inputs in row-major order wins, and the first NaN wins over every number. Padding never wins.
+    Source: Ranzato et al. (2007).
 
     >>> y, switches = max_pool2d_forward(np.array([[[[1.0, 5.0], [5.0, 2.0]]]]), (2, 2), (2, 2))
     >>> y, switches
-    (array([[[[5.]]]]), array([[[[1]]]]))
+    (array([[[[5.]]]]), array([[[[1]]]], dtype=uint8))
     """
     n, c, h, w = x.shape
     rows, cols = _pool_grid("max_pool2d", (h, w), kernel_size, stride, padding, ceil_mode, True)
-    switches = np.empty((n, c, len(rows.start), len(cols.start)), np.int64)
+    y = np.empty((n, c, len(rows.start), len(cols.start)), x.dtype)
+    switches = np.empty(y.shape, np.uint8 if kernel_size[0] * kernel_size[1] <= 256 else np.int32)
     for p, q, top, bottom, left, right in _each(rows, cols):
         window = x[:, :, top:bottom, left:right].reshape(n, c, (bottom - top) * (right - left))
         winner = window.argmax(axis=2)  # (N, C), counted inside the window; takes the first NaN
         winner_h, winner_w = np.divmod(winner, right - left)
-        switches[:, :, p, q] = (top + winner_h) * w + left + winner_w
-    return max_pool2d_gather(x, switches), switches
+        r = top + winner_h - (p * stride[0] - padding[0])
+        s = left + winner_w - (q * stride[1] - padding[1])
+        switches[:, :, p, q] = r * kernel_size[1] + s
+        y[:, :, p, q] = np.take_along_axis(window, winner[:, :, None], axis=2)[:, :, 0]
+    return y, switches
 
 
 def max_pool2d_backward(
@@ -50,29 +55,34 @@ def max_pool2d_backward(
     kernel_size: Pair,
     stride: Pair,
     padding: Pair = (0, 0),
+    ceil_mode: bool = False,
 ) -> np.ndarray:
     """Give every output's gradient to the input that won: (N, C, P, Q) -> dx (N, C, H, W).
 
-    The adjoint of `max_pool2d_gather`; an input that won several windows receives the sum. The
-    window is that of the forward pass. It says which outputs an input can have won, for a GPU,
-    where every input collects its own gradient; here every output hands it over.
+    The adjoint of `max_pool2d_gather`; an input that won several windows receives the sum.
     """
     n, c, h, w = input_shape
     dx = np.zeros((n, c, h * w), dy.dtype)
     image, channel = np.ogrid[:n, :c]
-    index = switches.reshape(n, c, switches.shape[2] * switches.shape[3])
+    index = _winners(switches, w, kernel_size, stride, padding)
     np.add.at(dx, (image[:, :, None], channel[:, :, None], index), dy.reshape(index.shape))
     return dx.reshape(input_shape)
 
 
-def max_pool2d_gather(x: np.ndarray, switches: np.ndarray) -> np.ndarray:
+def max_pool2d_gather(
+    x: np.ndarray,
+    switches: np.ndarray,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+) -> np.ndarray:
     """Pick the inputs that the switches point to: x (N, C, H, W) -> y (N, C, P, Q).
 
-    y[n, c, p, q] = x[n, c].flat[switches[n, c, p, q]]: max pooling with the winners already known,
-    a linear function of x.
+    Max pooling with the winners already known, a linear function of x.
     """
     n, c, h, w = x.shape
-    index = switches.reshape(n, c, switches.shape[2] * switches.shape[3])
+    index = _winners(switches, w, kernel_size, stride, padding)
     return np.take_along_axis(x.reshape(n, c, h * w), index, axis=2).reshape(switches.shape)
 
 
@@ -144,6 +154,17 @@ def _share_among_windows(
         share = dy[:, :, p, q] / (rows.divisor[p] * cols.divisor[q])  # (N, C)
         dx[:, :, top:bottom, left:right] += share[:, :, None, None]
     return dx
+
+
+def _winners(
+    switches: np.ndarray, width: int, kernel_size: Pair, stride: Pair, padding: Pair
+) -> np.ndarray:
+    """Where the winners lie in their planes, h * width + w: (N, C, P*Q)."""
+    n, c, p, q = switches.shape
+    r, s = np.divmod(switches.astype(np.int64), kernel_size[1])
+    h = np.arange(p)[:, None] * stride[0] - padding[0] + r
+    w = np.arange(q) * stride[1] - padding[1] + s
+    return (h * width + w).reshape(n, c, p * q)
 
 
 def _pool_grid(

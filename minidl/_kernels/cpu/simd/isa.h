@@ -3,6 +3,8 @@
 #include "kernels.h"
 #include "vector.h"
 
+#include <math.h>
+
 #define MR ROWS
 
 #define T float

@@ -9,6 +9,7 @@
 #define MINIDL_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct {
     ptrdiff_t image; /* which image of the batch */
@@ -25,6 +26,17 @@ typedef struct {
     ptrdiff_t height, width;
     ptrdiff_t stride_h, stride_w;
 } Window;
+
+/* The windows of a pooling, and how long the rows of its scratch are (see pool.h). */
+#define MAX_TAPS 64
+#define SLACK 64 /* elements by which vectors may reach beyond a band */
+typedef struct {
+    ptrdiff_t height, width; /* of a plane */
+    ptrdiff_t rows, cols;    /* of its output */
+    ptrdiff_t window_h, window_w, stride_h, stride_w;
+    ptrdiff_t top, left; /* padding */
+    ptrdiff_t pitch;
+} Pooling;
 
 #define DECLARE_KERNELS(T, NAME)                                                                  \
     typedef struct {                                                                              \
@@ -43,6 +55,14 @@ typedef struct {
         void (*winograd_output)(const T *m, ptrdiff_t m_step, T bias, T *rows);                   \
         void (*winograd_slope)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step);             \
         void (*winograd_weight)(const T *m, ptrdiff_t m_step, T *w);                              \
+        /* rows [first, last) of one plane's output (backward: phase rows); see pool.h */         \
+        void (*max_pool)(const T *x, const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,     \
+                         T *scratch, T *y, uint8_t *switches);                                    \
+        void (*mean_pool)(const T *x, const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,    \
+                          const T *row_divisors, const T *col_divisors, T *scratch, T *y);        \
+        void (*pool_backward)(const T *dy, const uint8_t *switches, const T *row_divisors,        \
+                              const T *col_divisors, const Pooling *pooling, ptrdiff_t first,     \
+                              ptrdiff_t last, T *scratch, T *dx);                                 \
     } NAME;
 
 DECLARE_KERNELS(float, Kernels_F32)

@@ -101,6 +101,8 @@ static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_
 
 #include "winograd.h"
 
+#include "pool.h"
+
 static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     MR,
     NR,
@@ -113,6 +115,9 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(winograd_output, SUFFIX),
     CAT(winograd_slope, SUFFIX),
     CAT(winograd_weight, SUFFIX),
+    CAT(max_pool, SUFFIX),
+    CAT(mean_pool, SUFFIX),
+    CAT(pool_backward, SUFFIX),
 };
 
 #undef NV
