@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from cuda_backend import cuda, thread_order  # noqa: F401  fixtures
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

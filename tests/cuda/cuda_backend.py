@@ -1,0 +1,65 @@
+"""How the tests get at the CUDA kernels: on the emulator, or with `-m gpu` on a real GPU.
+
+To test a kernel, write in tests/cuda/test_cuda_<family>.py
+
+    def test_relu(cuda, thread_order):
+        x = normal(0, 3, 5, dtype=np.float32)
+        y = cuda.kernels.relu_forward(cuda.array(x))
+        assert_close(cuda.numpy(y), reference.relu_forward(x))
+
+`cuda.kernels` is the module minidl._kernels.cuda, `cuda.array` copies a NumPy array to the GPU,
+`cuda.numpy` brings one back (or a tuple of them). A family whose names are not yet in the package
+is imported with `cuda.module("launch_pool")`. With `thread_order` the test runs under each order of
+threads and blocks, and with grids of at most three blocks, so that loops over the grid stride.
+"""
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+NAMES = ("cupy", "minidl._kernels.cuda")
+
+
+@pytest.fixture(scope="package")
+def cuda(request):
+    """The CUDA backend on the stand-in for CuPy; see the top of this file."""
+    before = {name: module for name, module in sys.modules.items() if _belongs(name)}
+    for name in before:
+        del sys.modules[name]
+    sys.modules["cupy"] = importlib.import_module("cupy_standin")
+    yield _backend()
+    for name in [name for name in sys.modules if _belongs(name)]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.fixture(params=["ascending", "descending", "shuffled"])
+def thread_order(request, cuda, monkeypatch):
+    """Runs a test under three orders of threads, with few blocks."""
+    monkeypatch.setattr(importlib.import_module("emulator"), "order", request.param)
+    monkeypatch.setattr(cuda.module("modules"), "MAX_BLOCKS", 3)
+    return request.param
+
+
+def _belongs(name: str) -> bool:
+    return any(name == base or name.startswith(f"{base}.") for base in NAMES)
+
+
+def _backend() -> SimpleNamespace:
+    cupy = importlib.import_module("cupy")
+
+    def numpy(result):
+        if isinstance(result, tuple):
+            return tuple(map(numpy, result))
+        return cupy.asnumpy(result)
+
+    return SimpleNamespace(
+        cupy=cupy,
+        array=lambda array: cupy.array(np.ascontiguousarray(array)),
+        numpy=numpy,
+        module=lambda name: importlib.import_module(f"minidl._kernels.cuda.{name}"),
+        kernels=importlib.import_module("minidl._kernels.cuda"),
+    )
