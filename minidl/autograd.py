@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ._kernels import array_namespace
+from .fusion import compute_waiting, extend_waiting, may_wait, wait
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -157,6 +158,9 @@ class Function:
       `self.needs[i]` tells whether the gradient of input i is wanted. The results are computed
       afresh (the walk may add to their memory), or are among the gradients or what was saved.
 
+    An operation whose kernel can go on with its result lists in `epilogues` the keyword arguments
+    of its `forward` for that, in their order; see `fusion.py`.
+
     Parameters that are not tensors go to the constructor:
 
     >>> import minidl as md
@@ -178,11 +182,15 @@ class Function:
 
     name = "function"  # the class's name in snake case
     makes_view = False  # whether the output may share the first input's memory
+    epilogues: tuple[str, ...] = ()  # what `forward` can take along of what comes next
+    epilogue = ""  # as what a `forward` before can take this operation along
+    overwrites_gradient = False  # whether `backward` can write its result over the gradient
 
     needs: tuple[bool, ...] = ()
     edges: tuple[Edge | None, ...] = ()
     outputs: tuple[tuple[tuple[int, ...], Any], ...] = ()  # shape and dtype of each output
     hooks: dict[int, dict[int, Hook]]  # output index -> key -> hook
+    may_overwrite = False  # whether it may do so in this walk: nobody else holds the gradient
     freed = False
     _saved: tuple[Any, ...] = ()
     _wrap: Callable[..., Tensor]
@@ -191,7 +199,7 @@ class Function:
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.lstrip("_"))
         cls.name = words.lower()
 
-    def forward(self, *arrays: Any) -> Any:
+    def forward(self, *arrays: Any, **epilogue: Any) -> Any:
         """Compute the output arrays from the input arrays."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
@@ -207,6 +215,14 @@ class Function:
         them; nothing else calls this.
         """
         return None
+
+    def result_shape(self, *arrays: Any) -> tuple[int, ...]:
+        """The shape that `forward` will return; operations with `epilogues` define it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define result_shape()")
+
+    def adopt(self, y: Any) -> None:
+        """Keep what `forward` would have kept: the operation before has computed the result y."""
+        raise NotImplementedError(f"{type(self).__name__} does not define adopt()")
 
     def save(self, *arrays: Any) -> None:
         """Keep arrays (or None) for `backward`; called by `forward`."""
@@ -234,10 +250,25 @@ class Function:
             )
         recording = is_grad_enabled() and any(t.requires_grad for t in inputs)
         self.needs = tuple(recording and t.requires_grad for t in inputs)
+        observer = _observation.observer
+        later = extend_waiting(self, inputs) if observer is None else None
+        if later is not None:
+            return later
         arrays = _distinct_arrays(inputs)
+        if observer is None and may_wait(self, arrays):
+            return wait(self, inputs, arrays)
         with np.errstate(all="ignore"):  # inf and NaN are results like others, as on a GPU
             result = self.forward(*arrays)
         results = result if isinstance(result, tuple) else (result,)
+        tensors = self.connect(inputs, results)
+        self.keep(inputs, arrays, results, tensors)
+        if observer is not None:
+            observer(self, inputs, tensors)
+        return tensors if isinstance(result, tuple) else tensors[0]
+
+    def connect(self, inputs: Sequence[Tensor], results: Sequence[Any]) -> tuple[Tensor, ...]:
+        """Wrap results as Tensors and, if a gradient is needed, record where gradients go."""
+        recording = any(self.needs)
         wrap = inputs[0].from_operation
         node = self if recording else None
         tensors = tuple(wrap(array, node, index) for index, array in enumerate(results))
@@ -248,12 +279,20 @@ class Function:
             self.outputs = tuple((t.shape, t.dtype) for t in tensors)
             self.hooks = {}
             self._wrap = wrap
+        return tensors
+
+    def keep(
+        self,
+        inputs: Sequence[Tensor],
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        outputs: Sequence[Tensor],
+    ) -> None:
+        """Tell of each saved array whose it is: an input's, an output's or nobody else's."""
+        if any(self.needs):
             self._saved = tuple(
-                _keep(array, arrays, inputs, results, tensors) for array in self._saved
+                _keep(array, arrays, inputs, results, outputs) for array in self._saved
             )
-        if _observation.observer is not None:
-            _observation.observer(self, inputs, tensors)
-        return tensors if isinstance(result, tuple) else tensors[0]
 
     def free(self) -> None:
         """Let go of everything saved and of the graph behind; the node cannot be visited again."""
@@ -332,7 +371,7 @@ def _keep(
     for candidate, tensor in zip(arrays, inputs, strict=True):
         if array is candidate:
             return _Saved(tensor, None)
-    for index, (candidate, tensor) in enumerate(zip(results, outputs, strict=True)):
+    for index, (candidate, tensor) in enumerate(zip(results, outputs, strict=False)):
         if array is candidate:
             return _Saved(tensor, index)
     return inputs[0].from_operation(array, None, 0)
@@ -419,6 +458,7 @@ def run_backward(
     are returned, and only the nodes between them and the roots are visited.
     """
     retain_graph = create_graph if retain_graph is None else retain_graph
+    compute_waiting()
     pending: dict[int, _Incoming] = {}  # id of a node or leaf -> the gradients of its outputs
     starts: list[Function | Tensor] = []
     for root, gradient in zip(roots, gradients, strict=True):
@@ -443,6 +483,7 @@ def run_backward(
             for index, total in enumerate(totals):
                 if total is not None and (id(node), index) in to_capture:
                     captures[id(node), index] = total
+                    incoming.exclusive[index] = False
             if not isinstance(node, Function):
                 if inputs is None:
                     _accumulate(node, totals[0], incoming.exclusive[0])
@@ -452,7 +493,7 @@ def run_backward(
                 for edge in node.edges
             )
             if any(needs):
-                _send_back(node, needs, totals, pending)
+                _send_back(node, needs, incoming, pending)
                 if not retain_graph:
                     node.free()
     return tuple(captures.get(place) for place in places)
@@ -473,9 +514,15 @@ class _Incoming:
         total = self.totals[index]
         if total is None:
             self.totals[index], self.exclusive[index] = gradient, exclusive
-        elif self.exclusive[index] and not is_grad_enabled():
+        elif is_grad_enabled():
+            self.totals[index] = total + gradient
+        elif self.exclusive[index]:
             array = total.data
             array += gradient.data  # in place: memory of this walk alone
+        elif exclusive:
+            array = gradient.data
+            array += total.data
+            self.totals[index], self.exclusive[index] = gradient, True
         else:
             self.totals[index], self.exclusive[index] = total + gradient, True
 
@@ -593,10 +640,11 @@ def _between(order: Sequence[Function | Tensor], ends: set[int]) -> set[int]:
 def _send_back(
     node: Function,
     needs: tuple[bool, ...],
-    totals: list[Tensor | None],
+    incoming: _Incoming,
     pending: dict[int, _Incoming],
 ) -> None:
     """Run `node.backward` and add its results to what is pending for the inputs."""
+    totals = incoming.totals
     arrived = next(total for total in totals if total is not None)
     zeros = array_namespace(arrived.data).zeros
     gradients = [
@@ -604,26 +652,34 @@ def _send_back(
         for total, spec in zip(totals, node.outputs, strict=True)
     ]
     node.needs = needs
+    node.may_overwrite = (
+        node.overwrites_gradient
+        and all(incoming.exclusive)
+        and all(gradient.data.flags.c_contiguous for gradient in gradients)
+        and not is_grad_enabled()
+    )
     result = node.backward(*gradients)
     results = result if isinstance(result, tuple) else (result,)
     if len(results) != len(needs):
         raise RuntimeError(
             f"{node.name}: its backward returned {len(results)} gradients for {len(needs)} inputs"
         )
-    held = {id(tensor.data) for tensor in gradients}  # memory that others may still read
+    held = set()  # memory that others may still read
+    if not node.may_overwrite:
+        held |= {id(tensor.data) for tensor in gradients}
     held |= {id(entry.array) for entry in node._saved if isinstance(entry, _Saved)}
     held |= {id(entry.data) for entry in node._saved if not isinstance(entry, _Saved | None)}
     for i, (edge, gradient) in enumerate(zip(node.edges, results, strict=True)):
         if edge is None or gradient is None or not needs[i]:
             continue
         target, index = edge
-        incoming = pending.setdefault(id(target), _Incoming(target))
-        checked = incoming.checked(node, i, index, gradient)
+        receiver = pending.setdefault(id(target), _Incoming(target))
+        checked = receiver.checked(node, i, index, gradient)
         array = gradient.data
         is_view = isinstance(array.base, type(array))
         fresh = not is_view and id(array) not in held
         exclusive = fresh and sum(other is gradient for other in results) == 1
-        incoming.add(index, checked, exclusive)
+        receiver.add(index, checked, exclusive)
 
 
 def _accumulate(leaf: Tensor, gradient: Tensor | None, exclusive: bool) -> None:

@@ -21,6 +21,7 @@ from ._kernels import array_namespace
 from .autograd import Function, HookHandle, Version, is_grad_enabled, run_backward
 from .device import device_of, to_device
 from .dtypes import bool_, float32, int64
+from .fusion import Due, compute_waiting
 
 __all__ = [
     "Tensor",
@@ -182,12 +183,12 @@ class Tensor:
         device: str | None = None,
         requires_grad: bool = False,
     ) -> None:
-        self._data = _as_array(data, dtype, device)
+        self.stored: Any = _as_array(data, dtype, device)  # or a `Due`, see fusion.py
         self.grad = None
         self.grad_fn: Function | None = None
         self.output_index = 0  # which output of grad_fn this is
         self.hooks: dict[int, Callable[[Tensor], Tensor | None]] = {}  # a leaf's
-        self.version = data.version if _shares(self._data, data) else Version()
+        self.version = data.version if _shares(self.data, data) else Version()
         self._requires_grad = False
         self.requires_grad = requires_grad
 
@@ -198,9 +199,9 @@ class Tensor:
         A static method, so that results computed from subclasses are plain Tensors.
         """
         result = Tensor.__new__(Tensor)
-        result._data = np.asarray(array) if isinstance(array, np.generic) else array
+        result.stored = np.asarray(array) if isinstance(array, np.generic) else array
         result.grad = None
-        result._requires_grad = node is not None and result._data.dtype.kind == "f"
+        result._requires_grad = node is not None and result.stored.dtype.kind == "f"
         result.grad_fn = node if result._requires_grad else None
         result.output_index = output_index
         result.hooks = {}
@@ -216,11 +217,15 @@ class Tensor:
         Whoever writes into the array itself (`t.data[...] = ...`, a kernel) calls
         `_bump_version()` afterwards, so that `backward` can notice.
         """
-        return self._data
+        compute_waiting()
+        if isinstance(self.stored, Due):  # waits in another thread
+            self.stored.chain.compute()
+        return self.stored
 
     @data.setter
     def data(self, array: Any) -> None:
-        self._data = _as_array(array, None, None)
+        compute_waiting()
+        self.stored = _as_array(array, None, None)
         self._bump_version()
 
     def _bump_version(self) -> None:
@@ -230,33 +235,33 @@ class Tensor:
     def share_version(self, *views: Tensor) -> None:
         """Count changes together with those `views` that are in the same memory."""
         for view in views:
-            if array_namespace(self._data).may_share_memory(view._data, self._data):
+            if array_namespace(self.data).may_share_memory(view.data, self.data):
                 view.version = self.version
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The size of every axis."""
-        return tuple(self._data.shape)
+        return tuple(self.stored.shape)
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return int(self._data.ndim)
+        return int(self.stored.ndim)
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return int(self._data.size)
+        return int(self.stored.size)
 
     @property
     def dtype(self) -> np.dtype:
         """The element type, a NumPy dtype."""
-        return self._data.dtype
+        return self.stored.dtype
 
     @property
     def device(self) -> str:
         """Where the array lives: "cpu"."""
-        return device_of(self._data)
+        return device_of(self.data)
 
     @property
     def is_leaf(self) -> bool:
@@ -328,6 +333,7 @@ class Tensor:
         """
         if not self.requires_grad:
             raise RuntimeError("register_hook: the tensor does not require a gradient")
+        compute_waiting()  # by itself, so that it has a gradient
         if self.grad_fn is None:
             return HookHandle(self.hooks, hook)
         return HookHandle(self.grad_fn.hooks.setdefault(self.output_index, {}), hook)
@@ -347,7 +353,7 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """The same memory without the graph: no gradient flows through the result."""
-        result = Tensor.from_operation(self._data.view(), None, 0)
+        result = Tensor.from_operation(self.data.view(), None, 0)
         result.version = self.version
         return result
 
@@ -355,7 +361,7 @@ class Tensor:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._prepare_change("setitem", value)
-        self._data[array_index(index)] = self._operand(value)
+        self.data[array_index(index)] = self._operand(value)
         self._bump_version()
 
     def copy_(self, other: Any) -> Tensor:
@@ -407,7 +413,7 @@ class Tensor:
         self._prepare_change(op, other)
         try:
             with np.errstate(all="ignore"):
-                change(self._data, self._operand(other))
+                change(self.data, self._operand(other))
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{op}: {error}") from None
@@ -431,7 +437,7 @@ class Tensor:
 
     def _operand(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value._data
+            return value.data
         return value if isinstance(value, int | float) else _as_array(value, None, self.device)
 
     # ---- as Python and NumPy see it ----
@@ -446,9 +452,9 @@ class Tensor:
                 "numpy: the tensor requires a gradient, which an array cannot carry; "
                 "use detach().numpy()"
             )
-        if not isinstance(self._data, np.ndarray):
+        if not isinstance(self.data, np.ndarray):
             raise TypeError(f"numpy: the tensor is on {self.device}; use cpu().numpy()")
-        return self._data
+        return self.data
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -463,10 +469,10 @@ class Tensor:
                 "dlpack: the tensor requires a gradient, which other libraries do not see; "
                 "use detach()"
             )
-        return self._data.__dlpack__(**options)
+        return self.data.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self._data.__dlpack_device__()
+        return self.data.__dlpack_device__()
 
     def cpu(self) -> Tensor:
         """The tensor in main memory; itself if it is there already."""
@@ -476,11 +482,11 @@ class Tensor:
         """The only element, as a Python number. Raises ValueError if there is not exactly one."""
         if self.size != 1:
             raise ValueError(f"item: the tensor has {self.size} elements (shape {self.shape})")
-        return self._data.item()
+        return self.data.item()
 
     def tolist(self) -> Any:
         """The elements as (nested) lists of Python numbers."""
-        return self._data.tolist()
+        return self.data.tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -498,7 +504,7 @@ class Tensor:
             raise ValueError(
                 f"bool: a tensor of shape {self.shape} is neither true nor false; use any(), all()"
             )
-        return bool(self._data.item())
+        return bool(self.data.item())
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -511,13 +517,13 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self._data == self._operand(value)).any())
+        return bool((self.data == self._operand(value)).any())
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
 
     def __repr__(self) -> str:
-        array = to_device(self._data, "cpu")
+        array = to_device(self.data, "cpu")
         facts = [np.array2string(array, separator=", ", prefix="tensor(")]
         if array.size == 0:
             facts.append(f"shape={self.shape}")
@@ -538,7 +544,7 @@ class Tensor:
                 "copy: only leaves can be copied or pickled with their role in the graph; "
                 "use detach() or clone()"
             )
-        return {**self.__dict__, "hooks": {}}
+        return {**self.__dict__, "stored": self.data, "hooks": {}}
 
 
 def tensor_method(*names: str) -> Callable[[F], F]:

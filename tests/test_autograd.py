@@ -516,6 +516,39 @@ def test_hooks_that_keep_the_gradient_keep_it():
     assert kept[0].item() == 2.0
 
 
+@pytest.mark.parametrize("keep", ["hook", "grad", "retain_grad", "gradient"])
+def test_gradients_that_others_hold_are_not_overwritten(keep):
+    x = md.tensor([-1.0, 2.0], requires_grad=True)
+    y = F.relu(x * 1.0)
+    z = y * md.tensor([3.0, 5.0])
+    kept = []
+    if keep == "gradient":
+        kept.append(md.tensor([3.0, 5.0]))
+        y.backward(kept[0])
+    elif keep == "grad":
+        kept += md.grad(z.sum(), [y, x])
+        assert kept[1].tolist() == [0, 5]
+    else:
+        if keep == "hook":
+            y.register_hook(kept.append)
+        else:
+            y.retain_grad()
+        z.sum().backward()
+    kept = kept or [y.grad]
+    assert kept[0].tolist() == [3, 5]
+
+
+def test_contributions_add_up_in_any_order_of_ownership():
+    """Views, shared and fresh gradients meet at one tensor; nobody's memory is spoiled."""
+    x = md.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    h = x * 1.0
+    a, b = h.split([1, 2])
+    passed = h + x  # hands on its own gradient, twice
+    total = (F.relu(h) + passed).sum() + (a * 2).sum() + (b * b).sum() + F.relu(passed).sum()
+    total.backward()
+    assert x.grad.tolist() == [2 + 1 + 2 + 2, 2 - 4, 2 + 1 + 6 + 2]
+
+
 def test_hook_errors():
     with pytest.raises(RuntimeError, match="register_hook: the tensor does not require"):
         md.ones(1).register_hook(print)

@@ -31,6 +31,10 @@ def test_relu(shape, seed, dtype, layout):
     np.testing.assert_array_equal(
         cpu.relu_backward(dy, layout(y)), reference.relu_backward(dy, y), strict=True
     )
+    for kernels in (cpu, reference):
+        over = dy.copy()
+        assert kernels.relu_backward(over, y, out=over) is over
+        np.testing.assert_array_equal(over, reference.relu_backward(dy, y), strict=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -111,6 +115,12 @@ def test_errors_say_what_is_wrong():
         cpu.relu_backward(x[0], x)
     with pytest.raises(TypeError, match="relu_backward: arguments must have the same dtype"):
         cpu.relu_backward(x.astype(np.float32), x)
+    with pytest.raises(ValueError, match="relu_backward: out must be C-contiguous, aligned and"):
+        cpu.relu_backward(x, x, out=np.ones((3, 2)).T)
+    with pytest.raises(
+        ValueError, match=r"relu_backward: out must have shape \(2, 3\), got \(3,\)"
+    ):
+        cpu.relu_backward(x, x, out=np.ones(3))
     with pytest.raises(ValueError, match="log_softmax: x must have 2 dimensions, got 1"):
         cpu.log_softmax_forward(x[0])
     with pytest.raises(ValueError, match=r"dropout: p must be between 0 and 1, got 1\.5"):

@@ -26,6 +26,9 @@ __all__ = [
 class Relu(Function):
     """Keeps only its output: where that is positive, the input was."""
 
+    epilogue = "relu"
+    overwrites_gradient = True
+
     def forward(self, x: Any) -> Any:
         y = kernels_for(x).relu_forward(x)
         self.save(y)
@@ -34,8 +37,14 @@ class Relu(Function):
     def branch(self, inputs: Any, outputs: Any) -> Any:
         return inputs[0].data > 0
 
+    def adopt(self, y: Any) -> None:
+        self.save(y)
+
     def backward(self, dy: Tensor) -> Tensor:
         (y,) = self.saved
+        if self.may_overwrite:
+            kernels_for(dy.data).relu_backward(dy.data, y.data, out=dy.data)
+            return dy
         return ReluGrad().apply(dy, y)
 
 

@@ -42,14 +42,21 @@ class Geometry:
 class Conv2d(Function):
     """x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y (N, K, P, Q)."""
 
+    epilogues = ("relu",)
+
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
 
-    def forward(self, x: Any, weight: Any, *bias: Any) -> Any:
+    def result_shape(self, x: Any, weight: Any, *bias: Any) -> tuple[int, ...]:
+        g = self.geometry
+        window = weight.shape[2:], g.stride, g.padding, g.dilation
+        return x.shape[0], weight.shape[0], *conv_output_size("conv2d", x.shape[2:], *window)
+
+    def forward(self, x: Any, weight: Any, *bias: Any, **epilogue: Any) -> Any:
         self.shapes = x.shape, weight.shape
         self.save(x if self.needs[1] else None, weight if self.needs[0] else None)
         kernels = kernels_for(x)
-        return kernels.conv2d_forward(x, weight, *bias, **self.geometry.arguments())
+        return kernels.conv2d_forward(x, weight, *bias, **self.geometry.arguments(), **epilogue)
 
     def backward(self, dy: Tensor) -> Any:
         x, weight = self.saved

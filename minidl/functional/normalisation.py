@@ -21,16 +21,29 @@ __all__ = ["batch_norm", "local_response_norm"]
 class BatchNorm(Function):
     """x (N, C, H, W), weight (C,), bias (C,) -> y (N, C, H, W), by the statistics of the batch.
 
-    The statistics are left in `self.mean` and `self.var`, (C,).
+    It also updates `running`, a running mean (C,) and variance (C,), if they are not None.
     """
 
-    def __init__(self, eps: float) -> None:
-        self.eps = eps
+    epilogues = ("residual", "relu")
 
-    def forward(self, x: Any, *affine: Any) -> Any:
+    def __init__(
+        self, eps: float, running: tuple[Tensor | None, Tensor | None], momentum: float
+    ) -> None:
+        self.eps, self.running, self.momentum = eps, running, momentum
+
+    def result_shape(self, x: Any, *affine: Any) -> tuple[int, ...]:
+        return x.shape
+
+    def forward(self, x: Any, *affine: Any, **epilogue: Any) -> Any:
         weight, bias = affine or (None, None)
-        y, self.mean, self.var = kernels_for(x).batch_norm_forward(x, weight, bias, self.eps)
+        y, self.mean, self.var = kernels_for(x).batch_norm_forward(
+            x, weight, bias, self.eps, **epilogue
+        )
         self.save(x, weight)
+        count = x.size // x.shape[1]
+        if count:
+            _update_running(self.running[0], self.mean, self.momentum)
+            _update_running(self.running[1], self.var * (count / (count - 1)), self.momentum)
         return y
 
     def backward(self, dy: Tensor) -> Any:
@@ -65,13 +78,18 @@ class BatchNorm(Function):
 class BatchNormInference(Function):
     """The same by given statistics: mean (C,) and var (C,) are constants."""
 
+    epilogues = ("residual", "relu")
+
     def __init__(self, eps: float) -> None:
         self.eps = eps
 
-    def forward(self, x: Any, mean: Any, var: Any, *affine: Any) -> Any:
+    def result_shape(self, x: Any, *constants: Any) -> tuple[int, ...]:
+        return x.shape
+
+    def forward(self, x: Any, mean: Any, var: Any, *affine: Any, **epilogue: Any) -> Any:
         weight, bias = affine or (None, None)
         self.save(x if len(affine) and self.needs[3] else None, mean, var, weight)
-        return kernels_for(x).batch_norm_inference(x, weight, bias, mean, var, self.eps)
+        return kernels_for(x).batch_norm_inference(x, weight, bias, mean, var, self.eps, **epilogue)
 
     def backward(self, dy: Tensor) -> Any:
         x, mean, var, weight = self.saved
@@ -175,12 +193,7 @@ def batch_norm(
         raise ValueError(
             f"batch_norm: training needs more than one value per channel, got input {x.shape}"
         )
-    operation = BatchNorm(eps)
-    y = operation.apply(x, *affine)
-    if count:
-        _update_running(running_mean, operation.mean, momentum)
-        _update_running(running_var, operation.var * (count / (count - 1)), momentum)
-    return y
+    return BatchNorm(eps, (running_mean, running_var), momentum).apply(x, *affine)
 
 
 @no_grad()

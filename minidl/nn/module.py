@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ..autograd import HookHandle, no_grad
+from ..fusion import in_forward
 from ..tensor import Tensor, as_tensor
 from .hooks import link_backward_hooks
 from .parameter import Parameter
@@ -63,21 +64,22 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for hook in tuple(self._forward_pre_hooks.values()):
-            replaced = hook(self, args)
-            if replaced is not None:
-                args = replaced if isinstance(replaced, tuple) else (replaced,)
-        if self._backward_hooks:
-            output = link_backward_hooks(
-                self, lambda *inner: self.forward(*inner, **kwargs), args, self._backward_hooks
-            )
-        else:
-            output = self.forward(*args, **kwargs)
-        for hook in tuple(self._forward_hooks.values()):
-            replaced = hook(self, args, output)
-            if replaced is not None:
-                output = replaced
-        return output
+        with in_forward:
+            for hook in tuple(self._forward_pre_hooks.values()):
+                replaced = hook(self, args)
+                if replaced is not None:
+                    args = replaced if isinstance(replaced, tuple) else (replaced,)
+            if self._backward_hooks:
+                output = link_backward_hooks(
+                    self, lambda *inner: self.forward(*inner, **kwargs), args, self._backward_hooks
+                )
+            else:
+                output = self.forward(*args, **kwargs)
+            for hook in tuple(self._forward_hooks.values()):
+                replaced = hook(self, args, output)
+                if replaced is not None:
+                    output = replaced
+            return output
 
     # ---- attributes: parameters, buffers and modules live in tables of their own ----
 

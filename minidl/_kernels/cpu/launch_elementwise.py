@@ -30,10 +30,18 @@ def relu_forward(x: Array) -> Array:
     return y
 
 
-def relu_backward(dy: Array, y: Array) -> Array:
-    """dy where y > 0, else 0; dy and y have the same shape."""
-    dy, y = _gradient_pair("relu_backward", dy, y)
-    dx = empty(y.shape, y.dtype)
+def relu_backward(dy: Array, y: Array, out: Array | None = None) -> Array:
+    """dy where y > 0, else 0; dy, y and out have the same shape, and out may be dy."""
+    op = "relu_backward"
+    dy, y = _gradient_pair(op, dy, y)
+    if out is None:
+        dx = empty(y.shape, y.dtype)
+    else:
+        dx = as_kernel_array(op, "out", out)
+        has_shape(op, "out", dx, y.shape)
+        same_dtype(op, y=y, out=dx)
+        if dx is not out or not dx.flags.writeable:
+            raise ValueError(f"{op}: out must be C-contiguous, aligned and writeable")
     elementwise.relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), threads_for(y.size))
     return dx
 

@@ -22,9 +22,16 @@ def relu_forward(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0)
 
 
-def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """dy where the output y of `relu_forward` is positive, zero elsewhere."""
-    return np.where(y > 0, dy, dy.dtype.type(0))
+def relu_backward(dy: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """dy where the output y of `relu_forward` is positive, zero elsewhere.
+
+    The result is written to `out` if that is given; it may be dy itself.
+    """
+    dx = np.where(y > 0, dy, dy.dtype.type(0))
+    if out is None:
+        return dx
+    out[...] = dx
+    return out
 
 
 def log_softmax_forward(x: np.ndarray) -> np.ndarray:

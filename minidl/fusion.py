@@ -1,0 +1,156 @@
+"""Fusion: a ReLU or an addition computed together with the operation before it.
+
+On its own, a ReLU reads and writes a whole feature map to do next to nothing. A convolution or a
+batch normalisation can do it while its result is still in a register. But `relu(conv(x))` is two
+calls, and when the first is made, nobody knows of the second.
+
+So within the forward of a module such operations are recorded at once and computed late. What
+waits in a thread is one chain: an operation that has epilogues, then maybe an addition, then maybe
+a ReLU. It is computed as soon as anything else happens: when the array of any tensor is asked for,
+which every other operation, every change in place and every hook does first, or when the outermost
+module returns. By then it is known whether somebody still holds a result from within the chain. If
+so, the operations are computed one by one; if not, by one kernel, and what lies between them is
+never written. The graph for `backward` and the bits of the results are the same either way.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._kernels.shapes import ShapeArray
+
+if TYPE_CHECKING:
+    from .autograd import Function
+    from .tensor import Tensor
+
+__all__ = ["Due", "compute_waiting", "extend_waiting", "in_forward", "may_wait", "wait"]
+
+
+class _Thread(threading.local):
+    depth = 0  # how many modules' forwards are running, one within the other
+    chain: _Chain | None = None  # what waits
+
+
+_thread = _Thread()
+
+
+class _InForward:
+    def __enter__(self) -> None:
+        _thread.depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        _thread.depth -= 1
+        if _thread.depth == 0:
+            compute_waiting()
+
+
+in_forward = _InForward()  # `with in_forward:` results may wait, at most until the outermost ends
+
+
+def may_wait(node: Function, arrays: list[Any]) -> bool:
+    """Whether the result of `node` on `arrays` can be computed later, maybe with what follows."""
+    return bool(_thread.depth and node.epilogues) and not isinstance(arrays[0], ShapeArray)
+
+
+def wait(node: Function, inputs: tuple[Tensor, ...], arrays: list[Any]) -> Tensor:
+    """The result of `node`, to be computed later; nothing may wait already."""
+    _thread.chain = _Chain(node, inputs, arrays)
+    return _thread.chain.last
+
+
+def extend_waiting(node: Function, inputs: tuple[Tensor, ...]) -> Tensor | None:
+    """The result of `node`, to be computed with what waits; None if that cannot be."""
+    return None if _thread.chain is None else _thread.chain.extend(node, inputs)
+
+
+def compute_waiting() -> None:
+    """Compute what waits in this thread, if anything does."""
+    chain, _thread.chain = _thread.chain, None
+    if chain is not None:
+        chain.compute()
+
+
+class Due:
+    """In place of an array that is not computed yet: its shape and element type."""
+
+    __slots__ = ("chain", "dtype", "ndim", "shape", "size")
+
+    def __init__(self, chain: _Chain, shape: tuple[int, ...], dtype: Any) -> None:
+        self.chain, self.shape, self.dtype = chain, shape, dtype
+        self.ndim, self.size = len(shape), math.prod(shape)
+
+
+class _Chain:
+    """The first operation with its operands, and those that were applied to its result."""
+
+    def __init__(self, first: Function, inputs: tuple[Tensor, ...], arrays: list[Any]) -> None:
+        self.first, self.inputs, self.arrays = first, inputs, arrays
+        self.others: list[Function] = []
+        self.possible = first.epilogues  # what the first operation could still take along
+        self.residual: Any = None
+        self.between: list[weakref.ref[Tensor]] = []  # the results, but for the last
+        self.last = self._due(first, inputs, first.result_shape(*arrays), arrays[0].dtype)
+        self.lock = threading.Lock()  # results may be handed to another thread
+        self.computed = False
+
+    def _due(self, node: Function, inputs: tuple[Tensor, ...], shape: Any, dtype: Any) -> Tensor:
+        (tensor,) = node.connect(inputs, (Due(self, shape, dtype),))
+        return tensor
+
+    def extend(self, node: Function, inputs: tuple[Tensor, ...]) -> Tensor | None:
+        with self.lock:
+            if node.epilogue not in self.possible:
+                return None
+            last = self.last
+            operands = [tensor for tensor in inputs if tensor is not last]
+            if len(operands) != len(inputs) - 1:
+                return None
+            for tensor in operands:
+                if isinstance(tensor.stored, Due) or tensor.shape != last.shape:
+                    return None
+                self.residual = tensor.stored
+            self.possible = self.possible[self.possible.index(node.epilogue) + 1 :]
+            self.others.append(node)
+            self.between.append(weakref.ref(last))
+            self.last = self._due(node, inputs, last.shape, last.dtype)
+            return self.last
+
+    def compute(self) -> None:
+        """Fill in the results that somebody holds."""
+        with self.lock, np.errstate(all="ignore"):
+            if self.computed:
+                return  # by another thread, in the meantime
+            held = [reference() for reference in self.between]
+            if any(tensor is not None for tensor in held):
+                self._one_by_one([*held, self.last])
+            else:
+                self._at_once()
+            self.computed, self.possible = True, ()
+            del self.inputs, self.arrays, self.residual, self.others, self.last
+
+    def _at_once(self) -> None:
+        operands = {"residual": self.residual, "relu": True}
+        options = {node.epilogue: operands[node.epilogue] for node in self.others}
+        y = self.last.stored = self.first.forward(*self.arrays, **options)
+        for node in self.others:
+            node.adopt(y)
+        for node in (self.first, *self.others):
+            node.keep(self.inputs, self.arrays, (y,), (self.last,))
+
+    def _one_by_one(self, results: list[Tensor | None]) -> None:
+        y = self.first.forward(*self.arrays)
+        for node, result in zip((self.first, *self.others), results, strict=True):
+            if node is not self.first:
+                y = (
+                    node.forward(y, self.residual)
+                    if node.epilogue == "residual"
+                    else node.forward(y)
+                )
+            if result is not None:
+                result.stored = y
+            node.keep(self.inputs, self.arrays, (y,), () if result is None else (result,))
