@@ -198,8 +198,8 @@ def _method(name: str) -> Any:
 OPERATORS = """add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow
     matmul rmatmul and rand or ror xor rxor eq ne lt le gt ge neg abs invert iadd isub imul itruediv
     ipow"""
-METHODS = """all any argmax argmin argsort astype clip copy cumsum diagonal dot fill flatten max mean
-    min nonzero prod ravel repeat reshape round squeeze std sum swapaxes take transpose var"""
+METHODS = """all any argmax argmin argsort astype clip copy cumsum diagonal dot fill flatten max
+    mean min nonzero prod ravel repeat reshape round squeeze std sum swapaxes take transpose var"""
 # Functions of the namespace that do what NumPy's do.
 FUNCTIONS = """abs absolute add all any arange argmax argmin argsort broadcast_to ceil clip
     concatenate copyto cos cumsum diagonal divide dot einsum empty empty_like equal exp expand_dims
