@@ -77,7 +77,7 @@ from .functional.shape import (
     transpose,
     unsqueeze,
 )
-from .gradcheck import GradReport, gradcheck
+from .gradcheck import GradReport, gradcheck, gradgradcheck
 from .installation import show_config
 from .io import load, save
 from .random import get_rng_state, manual_seed, set_rng_state
@@ -149,6 +149,7 @@ __all__ = [
     "get_rng_state",
     "grad",
     "gradcheck",
+    "gradgradcheck",
     "im2col",
     "int32",
     "int64",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from .._kernels import array_namespace
 from .compare import METHODS, Comparer, Comparison, Verdict
+from .diagnosis import Mistake, diagnose
 from .numeric import Line, direction, element, noise, typical_size
+from .patterns import NOTHING, Hints
 from .probes import Gradients, Problem, Unsteady, analytic_gradients, check_forward, probe
 from .report import ArrayReport, GradReport
 from .subject import Subject, host, make_subject
 
-__all__ = ["gradcheck"]
+__all__ = ["as_seeds", "check_options", "gradcheck", "run"]
 
 FULL_LIMIT = 2000  # elements in all, up to which every one is checked
 DIRECTIONS = 8
@@ -36,6 +39,9 @@ def gradcheck(
     seeds: int | Sequence[int] = 0,
     train: bool | None = None,
     only: tuple[str, tuple[int, ...]] | None = None,
+    mistakes: Sequence[Mistake] = (),
+    factors: Mapping[str, Any] | None = None,
+    regions: Mapping[str, Any] | None = None,
 ) -> GradReport:
     """Compare the gradients of `fn` with slopes measured by evaluating it nearby.
 
@@ -57,7 +63,8 @@ def gradcheck(
               floating-point input.
         inputs: Tensors or arrays, or a single one. Those of integers (labels) are passed on as they
             are, all others are differentiated by.
-        params: further Tensors that the function uses: a Module, a dict, or a sequence.
+        params: further Tensors that the function uses: a Module, a dict from names, or a sequence
+            of Tensors and Modules.
         upstream: the gradient of the output: "random", "ones", or an array (a sequence of arrays
             for several outputs). Ones do not find mistakes that cancel in a sum.
         method: "richardson" (five points), "central" (two), or "complex" (the complex step, for
@@ -70,6 +77,11 @@ def gradcheck(
         seeds: of random upstream gradients and directions; several for several upstream gradients.
         train: for Modules: check in training (True) or evaluation mode; by default as it is.
         only: check one element, (name, index), as `reproduce` in a report says.
+        mistakes: known mistakes to compare wrong gradients with, see `Mistake`; those of minidl's
+            layers are in `minidl.gradcheck.bank`.
+        factors: numbers by name, or arrays of one per channel, that a wrong gradient may have too
+            many or too few of: {"1 - p": 0.8}.
+        regions: masks by name of elements that may be wrong together: {"where windows overlap": m}.
 
     Returns a `GradReport`, which is true if all is well; print it. Where the function has a kink
     (ReLU at 0, a tie in max pooling) the gradient must lie between the slopes of both sides; a
@@ -96,22 +108,51 @@ def gradcheck(
     >>> gradcheck(md.nn.Conv2d(2, 3, 3), md.randn(2, 2, 5, 4)).ok
     True
     """
-    _check_options(method, mode, rtol, atol)
+    check_options(method, mode, rtol, atol)
     subject = make_subject(fn, inputs, params, train)
-    numbers = (int(seeds),) if isinstance(seeds, int | np.integer) else tuple(map(int, seeds))
-    if not numbers:
-        raise ValueError("gradcheck: seeds is empty")
-    report = GradReport(subject.title, [], [], [], method, mode, numbers, "", held=subject.held)
+    hints = Hints(factors or {}, regions or {})
+    numbers = as_seeds(seeds)
+    return run(subject, upstream, method, mode, rtol, atol, numbers, only, mistakes, hints)
+
+
+def run(
+    subject: Subject,
+    upstream: Any,
+    method: str,
+    mode: str,
+    rtol: float,
+    atol: float | None,
+    seeds: tuple[int, ...],
+    only: tuple[str, tuple[int, ...]] | None = None,
+    mistakes: Sequence[Mistake] = (),
+    hints: Hints = NOTHING,
+) -> GradReport:
+    """The work behind `gradcheck`, for any subject; arguments as there."""
+    report = GradReport(subject.title, [], [], [], method, mode, seeds, "", held=subject.held)
     with subject.frozen(), np.errstate(all="ignore"):
         try:
-            _Check(subject, report, upstream, rtol, atol).run(mode, only)
+            check = _Check(subject, report, upstream, rtol, atol)
+            check.run(mode, only)
         except Unsteady as reason:
             report.mode = "full" if mode == "auto" else mode
             report.obstacle = reason.problem
+            return report
+        if report.wrong and only is None:
+            known = [(mistake, check.mistaken(mistake)) for mistake in mistakes]
+            report.diagnoses = diagnose(report, known, hints)
     return report
 
 
-def _check_options(method: str, mode: str, rtol: float, atol: float | None) -> None:
+def as_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """One seed or several as a tuple. Raises ValueError if there are none."""
+    numbers = (int(seeds),) if isinstance(seeds, int | np.integer) else tuple(map(int, seeds))
+    if not numbers:
+        raise ValueError("gradcheck: seeds is empty")
+    return numbers
+
+
+def check_options(method: str, mode: str, rtol: float, atol: float | None) -> None:
+    """Raise ValueError for options that gradcheck does not have."""
     if method not in METHODS:
         raise ValueError(f"gradcheck: method must be one of {', '.join(METHODS)}, got {method!r}")
     if mode not in ("auto", "full", "directional"):
@@ -165,6 +206,8 @@ class _Check:
         elif full:
             for k, size in enumerate(sizes):
                 self._compare_elements(k, range(size))
+                if report.arrays[k].kinks:
+                    self._compare_shift(k)
         else:
             self._compare_directions()
             if mode == "auto":
@@ -206,13 +249,11 @@ class _Check:
         """Check these elements of the k-th array and note what came out."""
         array_report, size = self.report.arrays[k], self.sizes[k]
         numeric, verdicts = array_report.numeric.reshape(-1), array_report.verdicts.reshape(-1)
-        known = [g[k].reshape(-1) for g in self.gradients if g[k] is not None]
+        if not self._has_gradient(k):
+            return
+        known = [gradients[k].reshape(-1) for gradients in self.gradients]
         for index in indices:
             line = element(self.subject, k, index, size)
-            if len(known) < len(self.upstream):  # nothing to compare with: measure only
-                columns = METHODS[self.report.method](line, self.comparer.first_step)
-                numeric[index] = self.comparer.weighed(columns)[0] / size
-                continue
             analytic = [float(gradient[index]) for gradient in known]
             found = self.comparer.compare(line, analytic, size, self.scales[k])
             verdicts[index] = found.verdict
@@ -235,7 +276,16 @@ class _Check:
 
     def _compare_direction(self, arrays: Sequence[int]) -> Comparison:
         line = direction(self.subject, self.rng, arrays)
-        return self._compare_line(line)
+        return replace(self._compare_line(line), along="a random direction")
+
+    def _compare_shift(self, k: int) -> None:
+        """Move a whole array by the same: where it has ties, as in max pooling, there is no kink
+        in this direction, and a gradient given twice shows."""
+        array = self.subject.arrays[k]
+        line = Line(self.subject, {k: array_namespace(array).full_like(array, self.sizes[k])})
+        found = self._compare_line(line)
+        if found.verdict != Verdict.KINK:
+            self.report.directions.append(replace(found, along=f"all of {self.subject.names[k]}"))
 
     def _compare_line(self, line: Line) -> Comparison:
         analytic, scale = [], 0.0
@@ -274,6 +324,10 @@ class _Check:
         return all(g[k] is not None for g in self.gradients) and self.subject.arrays[k].size > 0
 
     # ---- the report ----
+
+    def mistaken(self, mistake: Mistake) -> Gradients:
+        """The gradients that a known mistake gives for the first upstream gradient."""
+        return self.subject.gradients_by(mistake.backward, self.upstream[0])
 
     def _judge_precision(self) -> None:
         """Say that nothing can be said if rounding errors hide mistakes."""

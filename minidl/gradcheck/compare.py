@@ -36,12 +36,13 @@ class Verdict(IntEnum):
 
 @dataclass
 class Comparison:
-    """One line: the derivative along it, for the upstream gradient where they differ most."""
+    """One line: the derivatives along it, for the upstream gradient where they differ most."""
 
     verdict: Verdict
     analytic: float
     numeric: float
     upstream: int  # number of that upstream gradient
+    along: str = ""  # what was moved, where it was not one element
 
 
 @dataclass
@@ -65,15 +66,6 @@ class Comparer:
     confirmed: int = 0
     rescued: int = 0
 
-    @property
-    def first_step(self) -> float:
-        """The step that most lines need."""
-        return STEPS[self.method][self.start]
-
-    def weighed(self, columns: Outputs) -> list[float]:
-        """<upstream, columns> for every upstream gradient."""
-        return [weigh(weights, columns) for weights in self.upstream]
-
     def compare(
         self, line: Line, analytic: Sequence[float], unit: float, scale: float
     ) -> Comparison:
@@ -86,7 +78,7 @@ class Comparer:
         found: list[list[float]] = []
         for number, h in enumerate(steps):
             columns = METHODS[self.method](line, h)
-            found.append([value / unit for value in self.weighed(columns)])
+            found.append([weigh(weights, columns) / unit for weights in self.upstream])
             tolerance = self.tolerance(analytic, found[-1], scale, h * unit)
             if np.all(np.abs(np.subtract(analytic, found[-1])) <= tolerance):
                 self.rescued += number > 0

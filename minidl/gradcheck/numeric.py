@@ -61,8 +61,8 @@ class Line:
             self.subject.arrays[k][...] = start
 
     def at(self, t: float) -> Outputs:
-        """The outputs t units along the line."""
-        return self._visit(t, self.subject.value)
+        """The outputs t units along the line; copies, because they may be views of the arrays."""
+        return self._visit(t, lambda: [output.copy() for output in self.subject.value()])
 
     def branches(self, t: float) -> Outputs:
         """The branches taken there."""

@@ -9,20 +9,12 @@ from typing import Any
 import numpy as np
 
 from .compare import Comparison, Verdict
+from .patterns import Diagnosis
 from .probes import Problem
 
-__all__ = ["ArrayReport", "Diagnosis", "GradReport"]
+__all__ = ["ArrayReport", "GradReport"]
 
 MOST_KINKS = 0.2  # of what was checked: with more left out, a check has shown nothing
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What the mistake probably is: a name, what speaks for it, and what to do."""
-
-    name: str
-    evidence: str
-    hint: str
 
 
 @dataclass
@@ -143,6 +135,7 @@ class GradReport:
         reproduce: a call that checks the worst element alone.
         method, mode, seeds: how it was checked.
         held: inputs that were not differentiated by.
+        rungs: names and statuses of the configurations that `check_ladder` tried.
     """
 
     title: str
@@ -156,6 +149,7 @@ class GradReport:
     obstacle: Problem | None = None  # why nothing can be said
     diagnoses: list[Diagnosis] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+    rungs: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def status(self) -> str:
@@ -234,6 +228,7 @@ class GradReport:
                 "mode": self.mode,
                 "seeds": list(self.seeds),
                 "held": self.held,
+                "rungs": self.rungs,
                 "arrays": [array.as_dict() for array in self.arrays],
                 "directions": [
                     {

@@ -18,7 +18,7 @@ from ..autograd import enable_grad, grad, no_grad, observe_operations
 from ..nn import Module
 from ..tensor import Tensor
 
-__all__ = ["PairSubject", "Subject", "TensorSubject", "host", "make_subject"]
+__all__ = ["PairSubject", "Subject", "TensorSubject", "host", "make_subject", "require_arrays"]
 
 Backward = Callable[[Sequence[Any]], list[Any]]
 
@@ -55,6 +55,10 @@ class Subject:
         """The outputs, and a function from upstream gradients to the gradient of each array."""
         raise NotImplementedError
 
+    def gradients_by(self, backward: Callable[..., Any], upstream: Sequence[Any]) -> list[Any]:
+        """The gradients of `arrays` that another backward pass of plain arrays gives."""
+        raise NotImplementedError
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Within, nothing but `self.arrays` decides about the outputs."""
@@ -79,7 +83,8 @@ class TensorSubject(Subject):
         train: bool | None,
     ) -> None:
         self.fn, self.train = fn, train
-        self.modules = [m for m in (fn, params) if isinstance(m, Module)]
+        several = params if isinstance(params, tuple | list) else (params,)
+        self.modules = [m for m in (fn, *several) if isinstance(m, Module)]
         self.title = type(fn).__name__ if isinstance(fn, Module) else _name(fn)
         given = [_as_tensor(i, entry) for i, entry in enumerate(inputs)]
         labels = _argument_names(fn.forward if isinstance(fn, Module) else fn, len(given))
@@ -155,6 +160,16 @@ class TensorSubject(Subject):
             ]
 
         return [output.data for output in outputs], backward
+
+    def gradients_by(self, backward: Callable[..., Any], upstream: Sequence[Any]) -> list[Any]:
+        inputs = [tensor.data for tensor in self.given]
+        for i, array in zip(self.free, self.arrays, strict=False):
+            inputs[i] = array
+        found = backward(upstream[0], *inputs, *self.arrays[len(self.free) :])
+        several = list(found) if isinstance(found, tuple | list) else [found]
+        if len(several) == len(self.arrays):
+            return several
+        return [several[i] for i in self.free] + several[len(inputs) :]
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -257,6 +272,9 @@ class PairSubject(Subject):
 
         return [output], backward
 
+    def gradients_by(self, backward: Callable[..., Any], upstream: Sequence[Any]) -> list[Any]:
+        return PairSubject(self.forward, backward, self.given).record(self.arrays)[1](upstream)
+
 
 class WrongResultError(Exception):
     """A backward pass returned something that is no gradient; becomes a problem in the report."""
@@ -265,7 +283,7 @@ class WrongResultError(Exception):
 def make_subject(fn: Any, inputs: Any, params: Any, train: bool | None) -> Subject:
     """The subject for what `gradcheck` was given. Raises TypeError or ValueError."""
     inputs = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-    subject: Subject
+    subject: PairSubject | TensorSubject
     if isinstance(fn, tuple):
         if len(fn) != 2 or not all(map(callable, fn)):
             raise TypeError("gradcheck: a tuple fn must be (forward, backward), two functions")
@@ -279,8 +297,14 @@ def make_subject(fn: Any, inputs: Any, params: Any, train: bool | None) -> Subje
             f"gradcheck: fn must be a function, a Module or a pair (forward, backward), got "
             f"{type(fn).__name__}"
         )
+    require_arrays(subject, subject.given)
+    return subject
+
+
+def require_arrays(subject: Subject, inputs: Sequence[Any]) -> None:
+    """Raise ValueError unless there are finite arrays to differentiate by."""
     if not subject.arrays:
-        kinds = ", ".join(str(x.dtype) for x in subject.given) or "none"
+        kinds = ", ".join(str(x.dtype) for x in inputs) or "none"
         raise ValueError(
             f"gradcheck: nothing to differentiate by: no input is floating-point (inputs: {kinds}) "
             f"and there are no parameters"
@@ -288,7 +312,6 @@ def make_subject(fn: Any, inputs: Any, params: Any, train: bool | None) -> Subje
     for name, array in zip(subject.names, subject.arrays, strict=True):
         if not bool(array_namespace(array).isfinite(array).all()):
             raise ValueError(f"gradcheck: {name} has NaN or infinite elements")
-    return subject
 
 
 def host(array: Any) -> np.ndarray:
@@ -319,7 +342,10 @@ def _named(params: Any) -> dict[str, Tensor]:
         return dict(params.named_parameters())
     if isinstance(params, Mapping):
         return dict(params)
-    return {f"parameter {i}": parameter for i, parameter in enumerate(params)}
+    named: dict[str, Tensor] = {}
+    for i, entry in enumerate(params):
+        named.update(_named(entry) if isinstance(entry, Module) else {f"parameter {i}": entry})
+    return named
 
 
 def _name(fn: Callable[..., Any]) -> str:

@@ -120,10 +120,11 @@ def _direction_lines(report: GradReport) -> list[str]:
     total = len(report.directions)
     tail = f"; {kinks} at kinks, left out" if kinks else ""
     if not wrong:
-        return [f"  random directions: {total - kinks} of {total} right{tail}"]
+        return [f"  directions: {total - kinks} of {total} right{tail}"]
     first = wrong[0]
     return [
-        f"  random directions: {len(wrong)} of {total} wrong{tail}",
+        f"  directions: {len(wrong)} of {total} wrong{tail}",
+        f"    along {first.along}",
         f"    analytic {_short(first.analytic)}   numeric {_short(first.numeric)}",
     ]
 
