@@ -45,43 +45,81 @@ cdef Pooling pooling_of(
     g.window_h, g.window_w = window
     g.stride_h, g.stride_w = stride
     g.top, g.left = padding
+    g.halo = (g.window_h - 1) // g.stride_h
+    g.phases_h = min(g.stride_h, g.window_h)
+    g.phases_w = min(g.stride_w, g.window_w)
     g.pitch = g.cols + (g.window_w - 1) // g.stride_w
     return g
 
 
-cdef void forward_band(
+cdef void plan_forward(Pooling *g, Py_ssize_t band) noexcept:
+    """What depends on how many rows make a band."""
+    cdef Py_ssize_t r, s, b, phase
+    g.phase = (band + g.halo + 1) * g.pitch + SLACK
+    for r in range(g.window_h):
+        for s in range(g.window_w):
+            phase = r % g.stride_h * g.phases_w + s % g.stride_w
+            g.shifts[r * g.window_w + s] = (
+                phase * g.phase + r // g.stride_h * g.pitch + s // g.stride_w
+            )
+    for b in range(g.phases_w):  # column j of phase b is pixel j * stride_w + b - left
+        g.begin[b] = min(g.pitch, max(<Py_ssize_t> 0, g.left - b + g.stride_w - 1) // g.stride_w)
+        g.end[b] = min(
+            g.pitch, max(<Py_ssize_t> 0, g.width - b + g.left + g.stride_w - 1) // g.stride_w
+        )
+
+
+cdef void plan_backward(Pooling *g, Py_ssize_t band) noexcept:
+    cdef Py_ssize_t r, s, w
+    g.phase = band * g.pitch + SLACK
+    for r in range(g.window_h):
+        for s in range(g.window_w):
+            g.shifts[r * g.window_w + s] = r // g.stride_h * g.pitch + s // g.stride_w
+    for w in range(2):
+        g.columns[w] = (g.left + w) % g.stride_w * g.phase + (g.left + w) // g.stride_w
+
+
+cdef inline void max_band(
+    const floating *x, const Pooling *g, Py_ssize_t first, Py_ssize_t last, floating *scratch,
+    floating *y, uint8_t *switches,
+) noexcept nogil:
+    if floating is float:
+        minidl_kernels_f32().max_pool(x, g, first, last, scratch, y, switches)
+    else:
+        minidl_kernels_f64().max_pool(x, g, first, last, scratch, y, switches)
+
+
+cdef inline void mean_band(
     const floating *x, const Pooling *g, Py_ssize_t first, Py_ssize_t last,
     const floating *row_divisors, const floating *col_divisors, floating *scratch, floating *y,
-    uint8_t *switches,
 ) noexcept nogil:
     if floating is float:
-        if switches != NULL:
-            minidl_kernels_f32().max_pool(x, g, first, last, scratch, y, switches)
-        else:
-            minidl_kernels_f32().mean_pool(
-                x, g, first, last, row_divisors, col_divisors, scratch, y
-            )
+        minidl_kernels_f32().mean_pool(x, g, first, last, row_divisors, col_divisors, scratch, y)
     else:
-        if switches != NULL:
-            minidl_kernels_f64().max_pool(x, g, first, last, scratch, y, switches)
-        else:
-            minidl_kernels_f64().mean_pool(
-                x, g, first, last, row_divisors, col_divisors, scratch, y
-            )
+        minidl_kernels_f64().mean_pool(x, g, first, last, row_divisors, col_divisors, scratch, y)
 
 
-cdef void backward_band(
-    const floating *dy, const uint8_t *switches, const floating *row_divisors,
-    const floating *col_divisors, const Pooling *g, Py_ssize_t first, Py_ssize_t last,
-    floating *scratch, floating *dx,
+cdef inline void max_band_backward(
+    const floating *dy, const uint8_t *switches, const Pooling *g, Py_ssize_t first,
+    Py_ssize_t last, floating *scratch, floating *dx,
 ) noexcept nogil:
     if floating is float:
-        minidl_kernels_f32().pool_backward(
-            dy, switches, row_divisors, col_divisors, g, first, last, scratch, dx
+        minidl_kernels_f32().max_pool_backward(dy, switches, g, first, last, scratch, dx)
+    else:
+        minidl_kernels_f64().max_pool_backward(dy, switches, g, first, last, scratch, dx)
+
+
+cdef inline void mean_band_backward(
+    const floating *dy, const floating *row_divisors, const floating *col_divisors,
+    const Pooling *g, Py_ssize_t first, Py_ssize_t last, floating *scratch, floating *dx,
+) noexcept nogil:
+    if floating is float:
+        minidl_kernels_f32().mean_pool_backward(
+            dy, row_divisors, col_divisors, g, first, last, scratch, dx
         )
     else:
-        minidl_kernels_f64().pool_backward(
-            dy, switches, row_divisors, col_divisors, g, first, last, scratch, dx
+        minidl_kernels_f64().mean_pool_backward(
+            dy, row_divisors, col_divisors, g, first, last, scratch, dx
         )
 
 
@@ -95,27 +133,31 @@ def pool(
     Where switches are None: the mean, by divisors (P,) and (Q,), which are None otherwise.
     """
     cdef Pooling g = pooling_of(x, y, window, stride, padding)
-    cdef Py_ssize_t phases = min(g.stride_h, g.window_h) * min(g.stride_w, g.window_w)
-    cdef Py_ssize_t halo = (g.window_h - 1) // g.stride_h
-    cdef Py_ssize_t fixed = phases * ((halo + 1) * g.pitch + SLACK) + 2 * SLACK
-    cdef Py_ssize_t each = (phases + 2) * g.pitch
+    cdef Py_ssize_t phases = g.phases_h * g.phases_w
+    cdef Py_ssize_t fixed = phases * ((g.halo + 1) * g.pitch + SLACK) + 3 * SLACK
+    cdef Py_ssize_t each = (phases + 3) * g.pitch
     cdef Py_ssize_t band = rows_in_band(g.rows, fixed, each, sizeof(floating))
     cdef Py_ssize_t bands = (g.rows + band - 1) // band, size = fixed + band * each
-    cdef Py_ssize_t task, plane, first, inputs = g.height * g.width, outputs = g.rows * g.cols
-    cdef const floating *rows = &row_divisors[0] if row_divisors is not None else NULL
-    cdef const floating *cols = &col_divisors[0] if col_divisors is not None else NULL
-    cdef uint8_t *winners = &switches[0, 0, 0] if switches is not None else NULL
+    cdef Py_ssize_t task, plane, first, last
+    cdef bint takes_largest = switches is not None
     cdef floating *scratch = <floating *> malloc(num_threads * size * sizeof(floating))
     if scratch == NULL:
         raise MemoryError(f"pooling: no memory for {num_threads} bands of {size} elements")
+    plan_forward(&g, band)
     for task in prange(x.shape[0] * bands, nogil=True, schedule="static", num_threads=num_threads):
         plane = task // bands
         first = task % bands * band
-        forward_band(
-            &x[0, 0, 0] + plane * inputs, &g, first, min(first + band, g.rows), rows, cols,
-            scratch + threadid() * size, &y[0, 0, 0] + plane * outputs,
-            winners + plane * outputs if winners != NULL else NULL,
-        )
+        last = min(first + band, g.rows)
+        if takes_largest:
+            max_band(
+                &x[plane, 0, 0], &g, first, last, scratch + threadid() * size,
+                &y[plane, 0, 0], &switches[plane, 0, 0],
+            )
+        else:
+            mean_band(
+                &x[plane, 0, 0], &g, first, last, &row_divisors[0], &col_divisors[0],
+                scratch + threadid() * size, &y[plane, 0, 0],
+            )
     free(scratch)
 
 
@@ -128,26 +170,30 @@ def pool_backward(
     cdef Pooling g = pooling_of(dx, dy, window, stride, padding)
     g.pitch = max(g.pitch, (g.width - 1 + g.left) // g.stride_w + 1)
     cdef Py_ssize_t phase_rows = (g.height - 1 + g.top) // g.stride_h + 1
-    cdef Py_ssize_t halo = (g.window_h - 1) // g.stride_h
-    cdef Py_ssize_t fixed = 2 * ((halo + 1) * g.pitch + SLACK) + g.stride_w * SLACK
-    cdef Py_ssize_t each = (2 + g.stride_w) * g.pitch
+    cdef Py_ssize_t fixed = 3 * ((g.halo + 1) * g.pitch + SLACK) + g.stride_h * g.stride_w * SLACK
+    cdef Py_ssize_t each = (3 + g.stride_h * g.stride_w) * g.pitch
     cdef Py_ssize_t band = rows_in_band(phase_rows, fixed, each, sizeof(floating))
     cdef Py_ssize_t bands = (phase_rows + band - 1) // band, size = fixed + band * each
-    cdef Py_ssize_t task, plane, first, inputs = g.height * g.width, outputs = g.rows * g.cols
-    cdef const floating *rows = &row_divisors[0] if row_divisors is not None else NULL
-    cdef const floating *cols = &col_divisors[0] if col_divisors is not None else NULL
-    cdef const uint8_t *winners = &switches[0, 0, 0] if switches is not None else NULL
+    cdef Py_ssize_t task, plane, first, last
+    cdef bint by_switches = switches is not None
     cdef floating *scratch = <floating *> malloc(num_threads * size * sizeof(floating))
     if scratch == NULL:
         raise MemoryError(f"pooling: no memory for {num_threads} bands of {size} elements")
+    plan_backward(&g, band)
     for task in prange(dx.shape[0] * bands, nogil=True, schedule="static", num_threads=num_threads):
         plane = task // bands
         first = task % bands * band
-        backward_band(
-            &dy[0, 0, 0] + plane * outputs, winners + plane * outputs if winners != NULL else NULL,
-            rows, cols, &g, first, min(first + band, phase_rows), scratch + threadid() * size,
-            &dx[0, 0, 0] + plane * inputs,
-        )
+        last = min(first + band, phase_rows)
+        if by_switches:
+            max_band_backward(
+                &dy[plane, 0, 0], &switches[plane, 0, 0], &g, first, last,
+                scratch + threadid() * size, &dx[plane, 0, 0],
+            )
+        else:
+            mean_band_backward(
+                &dy[plane, 0, 0], &row_divisors[0], &col_divisors[0], &g, first, last,
+                scratch + threadid() * size, &dx[plane, 0, 0],
+            )
     free(scratch)
 
 

@@ -22,7 +22,15 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t stride_w
         Py_ssize_t top
         Py_ssize_t left
+        Py_ssize_t phases_h
+        Py_ssize_t phases_w
+        Py_ssize_t phase
         Py_ssize_t pitch
+        Py_ssize_t halo
+        Py_ssize_t shifts[1]
+        Py_ssize_t begin[1]
+        Py_ssize_t end[1]
+        Py_ssize_t columns[2]
 
     ctypedef struct Segment:
         Py_ssize_t image
@@ -55,9 +63,10 @@ cdef extern from "kernels.h" nogil:
                          uint8_t *) noexcept nogil
         void (*mean_pool)(const float *, const Pooling *, Py_ssize_t, Py_ssize_t, const float *,
                           const float *, float *, float *) noexcept nogil
-        void (*pool_backward)(const float *, const uint8_t *, const float *, const float *,
-                              const Pooling *, Py_ssize_t, Py_ssize_t, float *,
-                              float *) noexcept nogil
+        void (*max_pool_backward)(const float *, const uint8_t *, const Pooling *, Py_ssize_t,
+                                  Py_ssize_t, float *, float *) noexcept nogil
+        void (*mean_pool_backward)(const float *, const float *, const float *, const Pooling *,
+                                   Py_ssize_t, Py_ssize_t, float *, float *) noexcept nogil
 
     ctypedef struct Kernels_F64:
         Py_ssize_t mr
@@ -71,9 +80,10 @@ cdef extern from "kernels.h" nogil:
                          uint8_t *) noexcept nogil
         void (*mean_pool)(const double *, const Pooling *, Py_ssize_t, Py_ssize_t, const double *,
                           const double *, double *, double *) noexcept nogil
-        void (*pool_backward)(const double *, const uint8_t *, const double *, const double *,
-                              const Pooling *, Py_ssize_t, Py_ssize_t, double *,
-                              double *) noexcept nogil
+        void (*max_pool_backward)(const double *, const uint8_t *, const Pooling *, Py_ssize_t,
+                                  Py_ssize_t, double *, double *) noexcept nogil
+        void (*mean_pool_backward)(const double *, const double *, const double *, const Pooling *,
+                                   Py_ssize_t, Py_ssize_t, double *, double *) noexcept nogil
 
     const char *minidl_instruction_set()
     const Kernels_F32 *minidl_kernels_f32()

@@ -27,7 +27,7 @@ typedef struct {
     ptrdiff_t stride_h, stride_w;
 } Window;
 
-/* The windows of a pooling, and how long the rows of its scratch are (see pool.h). */
+/* The windows of a pooling, and how they lie in its scratch (see pool.h). */
 #define MAX_TAPS 64
 #define SLACK 64 /* elements by which vectors may reach beyond a band */
 typedef struct {
@@ -35,7 +35,12 @@ typedef struct {
     ptrdiff_t rows, cols;    /* of its output */
     ptrdiff_t window_h, window_w, stride_h, stride_w;
     ptrdiff_t top, left; /* padding */
-    ptrdiff_t pitch;
+    ptrdiff_t phases_h, phases_w, phase; /* how many, and elements from one to the next */
+    ptrdiff_t pitch;                     /* length of their rows */
+    ptrdiff_t halo;                      /* rows that a band needs beyond its own */
+    ptrdiff_t shifts[MAX_TAPS];          /* where a tap's stream starts */
+    ptrdiff_t begin[MAX_TAPS], end[MAX_TAPS]; /* columns of a phase that lie in the plane */
+    ptrdiff_t columns[2]; /* backward: where the first two columns of the plane stand */
 } Pooling;
 
 #define DECLARE_KERNELS(T, NAME)                                                                  \
@@ -60,9 +65,11 @@ typedef struct {
                          T *scratch, T *y, uint8_t *switches);                                    \
         void (*mean_pool)(const T *x, const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,    \
                           const T *row_divisors, const T *col_divisors, T *scratch, T *y);        \
-        void (*pool_backward)(const T *dy, const uint8_t *switches, const T *row_divisors,        \
-                              const T *col_divisors, const Pooling *pooling, ptrdiff_t first,     \
-                              ptrdiff_t last, T *scratch, T *dx);                                 \
+        void (*max_pool_backward)(const T *dy, const uint8_t *switches, const Pooling *pooling,   \
+                                  ptrdiff_t first, ptrdiff_t last, T *scratch, T *dx);            \
+        void (*mean_pool_backward)(const T *dy, const T *row_divisors, const T *col_divisors,     \
+                                   const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,       \
+                                   T *scratch, T *dx);                                            \
     } NAME;
 
 DECLARE_KERNELS(float, Kernels_F32)

@@ -117,7 +117,8 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(winograd_weight, SUFFIX),
     CAT(max_pool, SUFFIX),
     CAT(mean_pool, SUFFIX),
-    CAT(pool_backward, SUFFIX),
+    CAT(max_pool_backward, SUFFIX),
+    CAT(mean_pool_backward, SUFFIX),
 };
 
 #undef NV

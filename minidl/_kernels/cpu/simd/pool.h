@@ -13,44 +13,64 @@
 #define SELECT(mask, a, b) ((VEC)(((mask) & (IVEC)(a)) | (~(mask) & (IVEC)(b))))
 typedef INT IVEC __attribute__((vector_size(VL * sizeof(T)), aligned(sizeof(T)), may_alias));
 
-/* to[j] = row[first + j * step], or `fill` outside the row, for j < count */
-static void CAT(spread_row, SUFFIX)(const T *row, ptrdiff_t width, ptrdiff_t first, ptrdiff_t step,
-                                    ptrdiff_t count, T fill, T *to) {
-    ptrdiff_t begin = first < 0 ? (-first + step - 1) / step : 0;
-    ptrdiff_t end = first < width ? (width - 1 - first) / step + 1 : 0;
-    if (begin > count) begin = count;
-    if (end > count) end = count;
-    if (end < begin) end = begin;
-    for (ptrdiff_t j = 0; j < begin; ++j) to[j] = fill;
-    if (step == 1)
-        for (ptrdiff_t j = begin; j < end; ++j) to[j] = row[first + j];
-    else if (step == 2)
-        for (ptrdiff_t j = begin; j < end; ++j) to[j] = row[first + 2 * j];
+/* Copy in whole vectors, which may overrun `count`, as long as `room` elements are there. */
+static inline void CAT(copy_row, SUFFIX)(const T *from, ptrdiff_t count, ptrdiff_t room, T *to) {
+    if (room >= count + VL)
+        for (ptrdiff_t i = 0; i < count; i += VL) *(VEC *)(to + i) = *(const VEC *)(from + i);
     else
-        for (ptrdiff_t j = begin; j < end; ++j) to[j] = row[first + j * step];
-    for (ptrdiff_t j = end; j < count; ++j) to[j] = fill;
+        memcpy(to, from, count * sizeof(T));
 }
 
-/* Copy what the output rows [first, last) see; sets the stream's start for each tap. */
-static T *CAT(lay_out, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first, ptrdiff_t last,
-                               T fill, T *scratch, const T **starts) {
-    const ptrdiff_t rows = last - first + (g->window_h - 1) / g->stride_h;
-    const ptrdiff_t phase = (rows + 1) * g->pitch + SLACK;
-    for (ptrdiff_t a = 0; a < g->stride_h && a < g->window_h; ++a) {
-        for (ptrdiff_t b = 0; b < g->stride_w && b < g->window_w; ++b, scratch += phase) {
+/* to[i] = from[2 * i], likewise */
+static inline void CAT(copy_even, SUFFIX)(const T *restrict from, ptrdiff_t count, ptrdiff_t room,
+                                          T *restrict to) {
+    ptrdiff_t i = 0;
+    for (; i < count && room >= 2 * (i + VL); i += VL) {
+        const VEC low = *(const VEC *)(from + 2 * i), high = *(const VEC *)(from + 2 * i + VL);
+        *(VEC *)(to + i) = CAT(EVEN, VL)(IVEC, low, high);
+    }
+    for (; i < count; ++i) to[i] = from[2 * i];
+}
+
+/* to[2 * i] = even[i] and to[2 * i + 1] = odd[i], likewise; `room` is that of `to` */
+static inline void CAT(interleave, SUFFIX)(const T *restrict even, const T *restrict odd,
+                                           ptrdiff_t count, ptrdiff_t room, T *restrict to) {
+    ptrdiff_t i = 0;
+    for (; 2 * i < count && room >= 2 * (i + VL); i += VL) {
+        const VEC low = *(const VEC *)(even + i), high = *(const VEC *)(odd + i);
+        *(VEC *)(to + 2 * i) = CAT(INTERLEAVE_LOW, VL)(IVEC, low, high);
+        *(VEC *)(to + 2 * i + VL) = CAT(INTERLEAVE_HIGH, VL)(IVEC, low, high);
+    }
+    for (i *= 2; i < count; ++i) to[i] = i % 2 ? odd[i / 2] : even[i / 2];
+}
+
+/* Copy what the output rows [first, last) see, `fill` for what lies outside the plane. */
+static void CAT(lay_out, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first, ptrdiff_t last,
+                                 T fill, T *restrict scratch) {
+    const ptrdiff_t rows = last - first + g->halo, step = g->stride_w, pitch = g->pitch;
+    for (ptrdiff_t a = 0; a < g->phases_h; ++a) {
+        for (ptrdiff_t b = 0; b < g->phases_w; ++b, scratch += g->phase) {
+            const ptrdiff_t begin = g->begin[b], end = g->end[b];
             for (ptrdiff_t i = 0; i < rows; ++i) {
                 const ptrdiff_t h = (first + i) * g->stride_h + a - g->top;
-                const ptrdiff_t width = h >= 0 && h < g->height ? g->width : 0;
-                CAT(spread_row, SUFFIX)(x + (width ? h * width : 0), width, b - g->left,
-                                        g->stride_w, g->pitch, fill, scratch + i * g->pitch);
+                T *restrict to = scratch + i * pitch;
+                if (h < 0 || h >= g->height) {
+                    for (ptrdiff_t j = 0; j < pitch; ++j) to[j] = fill;
+                    continue;
+                }
+                const T *restrict from = x + h * g->width + begin * step + b - g->left;
+                const ptrdiff_t room = x + g->height * g->width - from;
+                if (step == 1)
+                    CAT(copy_row, SUFFIX)(from, end - begin, room, to + begin);
+                else if (step == 2)
+                    CAT(copy_even, SUFFIX)(from, end - begin, room, to + begin);
+                else
+                    for (ptrdiff_t j = 0; j < end - begin; ++j) to[begin + j] = from[step * j];
+                for (ptrdiff_t j = 0; j < begin; ++j) to[j] = fill;
+                for (ptrdiff_t j = end; j < pitch; ++j) to[j] = fill;
             }
-            for (ptrdiff_t r = a; r < g->window_h; r += g->stride_h)
-                for (ptrdiff_t s = b; s < g->window_w; s += g->stride_w)
-                    starts[r * g->window_w + s] =
-                        scratch + r / g->stride_h * g->pitch + s / g->stride_w;
         }
     }
-    return scratch;
 }
 
 /* The first tap of output (p, q) that lies in the image: the winner where all are -infinity. */
@@ -61,10 +81,12 @@ static uint8_t CAT(first_tap, SUFFIX)(const Pooling *g, ptrdiff_t p, ptrdiff_t q
 
 static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first, ptrdiff_t last,
                                   T *scratch, T *y, uint8_t *switches) {
-    const T *starts[MAX_TAPS];
     const ptrdiff_t taps = g->window_h * g->window_w, count = (last - first) * g->pitch;
-    T *values = CAT(lay_out, SUFFIX)(x, g, first, last, -INFINITY, scratch, starts);
-    INT *winners = (INT *)(values + count + SLACK);
+    T *values = scratch + g->phases_h * g->phases_w * g->phase;
+    INT *restrict winners = (INT *)(values + count + SLACK);
+    uint8_t *restrict bytes = (uint8_t *)(winners + count + SLACK);
+    INT none = 0;
+    CAT(lay_out, SUFFIX)(x, g, first, last, -INFINITY, scratch);
     for (ptrdiff_t i = 0; i < count; i += STEP) {
         VEC best[STREAMS];
         IVEC winner[STREAMS];
@@ -73,7 +95,7 @@ static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
             winner[v] = (IVEC){0} - 1;
         }
         for (ptrdiff_t tap = 0; tap < taps; ++tap) {
-            const T *stream = starts[tap] + i;
+            const T *stream = scratch + g->shifts[tap] + i;
 #pragma GCC unroll 4
             for (int v = 0; v < STREAMS; ++v) {
                 const VEC value = *(const VEC *)(stream + v * VL);
@@ -88,28 +110,30 @@ static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
             *(IVEC *)(winners + i + v * VL) = winner[v];
         }
     }
-    for (ptrdiff_t p = first; p < last; ++p, values += g->pitch, winners += g->pitch) {
-        INT none = 0;
-        memcpy(y + p * g->cols, values, g->cols * sizeof(T));
-        for (ptrdiff_t q = 0; q < g->cols; ++q) {
-            switches[p * g->cols + q] = winners[q];
-            none |= winners[q];
-        }
+    for (ptrdiff_t i = 0; i < count; ++i) {
+        bytes[i] = winners[i];
+        none |= winners[i];
+    }
+    for (ptrdiff_t p = first, at = 0; p < last; ++p, at += g->pitch) {
+        CAT(copy_row, SUFFIX)(values + at, g->cols, (last - p) * g->cols, y + p * g->cols);
+        memcpy(switches + p * g->cols, bytes + at, g->cols);
         for (ptrdiff_t q = 0; none < 0 && q < g->cols; ++q)
-            if (winners[q] < 0) switches[p * g->cols + q] = CAT(first_tap, SUFFIX)(g, p, q);
+            if (winners[at + q] < 0) switches[p * g->cols + q] = CAT(first_tap, SUFFIX)(g, p, q);
     }
 }
 
 static void CAT(mean_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first, ptrdiff_t last,
-                                   const T *row_divisors, const T *col_divisors, T *scratch, T *y) {
-    const T *starts[MAX_TAPS];
+                                   const T *row_divisors, const T *restrict col_divisors,
+                                   T *scratch, T *restrict y) {
     const ptrdiff_t taps = g->window_h * g->window_w, count = (last - first) * g->pitch;
-    T *sums = CAT(lay_out, SUFFIX)(x, g, first, last, 0, scratch, starts);
+    T *sums = scratch + g->phases_h * g->phases_w * g->phase;
+    CAT(lay_out, SUFFIX)(x, g, first, last, 0, scratch);
     for (ptrdiff_t i = 0; i < count; i += STEP) {
         VEC total[STREAMS] = {{0}};
         for (ptrdiff_t tap = 0; tap < taps; ++tap) {
+            const T *stream = scratch + g->shifts[tap] + i;
 #pragma GCC unroll 4
-            for (int v = 0; v < STREAMS; ++v) total[v] += *(const VEC *)(starts[tap] + i + v * VL);
+            for (int v = 0; v < STREAMS; ++v) total[v] += *(const VEC *)(stream + v * VL);
         }
         for (int v = 0; v < STREAMS; ++v) *(VEC *)(sums + i + v * VL) = total[v];
     }
@@ -118,81 +142,96 @@ static void CAT(mean_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first
             y[p * g->cols + q] = sums[q] / (row_divisors[p] * col_divisors[q]);
 }
 
-/* Copy the rows of dy that the phase rows [first, last) look back at, zero around them. With
- * divisors dy is divided by them, without it switches are copied too. Returns where the first of
- * the phase rows would stand. */
-static const T *CAT(lay_out_gradient, SUFFIX)(const T *dy, const uint8_t *switches,
-                                              const T *row_divisors, const T *col_divisors,
-                                              const Pooling *g, ptrdiff_t first, ptrdiff_t last,
-                                              T *gradients, INT *winners) {
-    const ptrdiff_t halo = (g->window_h - 1) / g->stride_h, pitch = g->pitch;
+/* Copy the rows of dy that the phase rows [first, last) look back at, zero around them: with
+ * divisors dy divided by them, otherwise with its switches, to `winners`. */
+static void CAT(lay_out_gradient, SUFFIX)(const T *dy, const uint8_t *switches,
+                                          const T *row_divisors, const T *restrict col_divisors,
+                                          const Pooling *g, ptrdiff_t first, ptrdiff_t last,
+                                          T *restrict gradients, INT *restrict winners,
+                                          uint8_t *restrict bytes) {
+    const ptrdiff_t pitch = g->pitch;
+    ptrdiff_t at = pitch;
     for (ptrdiff_t i = 0; i < pitch; ++i) gradients[i] = 0;
-    for (ptrdiff_t p = first - halo, at = pitch; p < last; ++p, at += pitch) {
+    for (ptrdiff_t p = first - g->halo; p < last; ++p, at += pitch) {
         const ptrdiff_t cols = p >= 0 && p < g->rows ? g->cols : 0;
-        for (ptrdiff_t q = 0; q < cols; ++q) {
-            const T gradient = dy[p * cols + q];
-            gradients[at + q] =
-                switches ? gradient : gradient / (row_divisors[p] * col_divisors[q]);
+        if (switches && cols) {
+            CAT(copy_row, SUFFIX)(dy + p * cols, cols, (g->rows - p) * cols, gradients + at);
+            memcpy(bytes + at, switches + p * cols, cols);
+        } else {
+            for (ptrdiff_t q = 0; q < cols; ++q)
+                gradients[at + q] = dy[p * cols + q] / (row_divisors[p] * col_divisors[q]);
         }
-        for (ptrdiff_t q = 0; switches && q < cols; ++q) winners[at + q] = switches[p * cols + q];
         for (ptrdiff_t q = cols; q < pitch; ++q) gradients[at + q] = 0;
     }
-    return gradients + (1 + halo) * pitch;
+    for (ptrdiff_t i = 0; switches && i < at; ++i) winners[i] = bytes[i];
 }
 
 /* dx at the phase rows [first, last): those of the padded plane from first * stride_h on. */
-static void CAT(pool_backward, SUFFIX)(const T *dy, const uint8_t *switches, const T *row_divisors,
-                                       const T *col_divisors, const Pooling *g, ptrdiff_t first,
-                                       ptrdiff_t last, T *scratch, T *dx) {
+static inline void CAT(collect, SUFFIX)(const T *dy, const uint8_t *switches,
+                                        const T *row_divisors, const T *col_divisors,
+                                        const Pooling *g, ptrdiff_t first, ptrdiff_t last,
+                                        T *scratch, T *dx, int routed) {
     const ptrdiff_t pitch = g->pitch, count = (last - first) * pitch;
-    const ptrdiff_t halo = (g->window_h - 1) / g->stride_h;
-    const ptrdiff_t copied = (last - first + halo + 1) * pitch + SLACK, phase = count + SLACK;
+    const ptrdiff_t copied = (last - first + g->halo + 1) * pitch + SLACK;
     INT *winners = (INT *)(scratch + copied);
-    T *sums = scratch + 2 * copied; /* of the phases (a, 0), (a, 1), ... for one a at a time */
-    const T *start = CAT(lay_out_gradient, SUFFIX)(dy, switches, row_divisors, col_divisors, g,
-                                                   first, last, scratch, winners);
-    const INT *winner_start = winners + (start - scratch);
+    uint8_t *bytes = (uint8_t *)(winners + copied);
+    T *sums = scratch + 3 * copied; /* of each phase (a, b) */
+    const ptrdiff_t start = (1 + g->halo) * pitch;
+    CAT(lay_out_gradient, SUFFIX)(dy, switches, row_divisors, col_divisors, g, first, last,
+                                  scratch, winners, bytes);
     for (ptrdiff_t a = 0; a < g->stride_h; ++a) {
         for (ptrdiff_t b = 0; b < g->stride_w; ++b) {
             for (ptrdiff_t i = 0; i < count; i += STEP) {
                 VEC total[STREAMS] = {{0}};
                 for (ptrdiff_t r = a; r < g->window_h; r += g->stride_h) {
                     for (ptrdiff_t s = b; s < g->window_w; s += g->stride_w) {
-                        const ptrdiff_t at = i - r / g->stride_h * pitch - s / g->stride_w;
-                        const INT tap = r * g->window_w + s;
+                        const ptrdiff_t tap = r * g->window_w + s;
+                        const ptrdiff_t at = start + i - g->shifts[tap];
 #pragma GCC unroll 4
                         for (int v = 0; v < STREAMS; ++v) {
-                            const VEC gradient = *(const VEC *)(start + at + v * VL);
-                            const IVEC won = *(const IVEC *)(winner_start + at + v * VL) == tap;
-                            total[v] += switches ? (VEC)(won & (IVEC)gradient) : gradient;
+                            const VEC gradient = *(const VEC *)(scratch + at + v * VL);
+                            const IVEC winner = *(const IVEC *)(winners + at + v * VL);
+                            const IVEC passed = (winner == (INT)tap) & (IVEC)gradient;
+                            total[v] += routed ? (VEC)passed : gradient;
                         }
                     }
                 }
-                for (int v = 0; v < STREAMS; ++v) *(VEC *)(sums + b * phase + i + v * VL) = total[v];
-            }
-        }
-        for (ptrdiff_t i = 0; i < last - first; ++i) {
-            const ptrdiff_t h = (first + i) * g->stride_h + a - g->top;
-            if (h < 0 || h >= g->height) continue;
-            T *row = dx + h * g->width;
-            const T *even = sums + g->left % g->stride_w * phase + g->left / g->stride_w + i * pitch;
-            if (g->stride_w == 1) {
-                memcpy(row, even, g->width * sizeof(T));
-            } else if (g->stride_w == 2) {
-                const T *odd = sums + (g->left + 1) % 2 * phase + (g->left + 1) / 2 + i * pitch;
-                for (ptrdiff_t j = 0; j < g->width / 2; ++j) {
-                    row[2 * j] = even[j];
-                    row[2 * j + 1] = odd[j];
-                }
-                if (g->width % 2) row[g->width - 1] = even[g->width / 2];
-            } else {
-                for (ptrdiff_t w = 0; w < g->width; ++w) {
-                    const ptrdiff_t b = (g->left + w) % g->stride_w;
-                    row[w] = sums[b * phase + i * pitch + (g->left + w) / g->stride_w];
-                }
+                for (int v = 0; v < STREAMS; ++v)
+                    *(VEC *)(sums + (a * g->stride_w + b) * g->phase + i + v * VL) = total[v];
             }
         }
     }
+    ptrdiff_t end = last * g->stride_h - g->top;
+    if (end > g->height) end = g->height;
+    for (ptrdiff_t i = 0; i < last - first; ++i) {
+        for (ptrdiff_t a = 0; a < g->stride_h; ++a) {
+            const ptrdiff_t h = (first + i) * g->stride_h + a - g->top, width = g->width;
+            const ptrdiff_t room = (end - h) * width;
+            const T *source = sums + a * g->stride_w * g->phase + i * pitch;
+            T *row = dx + h * width;
+            if (h < 0 || h >= end) continue;
+            if (g->stride_w == 1)
+                CAT(copy_row, SUFFIX)(source + g->columns[0], width, room, row);
+            else if (g->stride_w == 2)
+                CAT(interleave, SUFFIX)(source + g->columns[0], source + g->columns[1], width, room,
+                                        row);
+            else
+                for (ptrdiff_t w = 0; w < width; ++w)
+                    row[w] = source[(g->left + w) % g->stride_w * g->phase +
+                                    (g->left + w) / g->stride_w];
+        }
+    }
+}
+
+static void CAT(max_pool_backward, SUFFIX)(const T *dy, const uint8_t *switches, const Pooling *g,
+                                           ptrdiff_t first, ptrdiff_t last, T *scratch, T *dx) {
+    CAT(collect, SUFFIX)(dy, switches, NULL, NULL, g, first, last, scratch, dx, 1);
+}
+
+static void CAT(mean_pool_backward, SUFFIX)(const T *dy, const T *row_divisors,
+                                            const T *col_divisors, const Pooling *g,
+                                            ptrdiff_t first, ptrdiff_t last, T *scratch, T *dx) {
+    CAT(collect, SUFFIX)(dy, NULL, row_divisors, col_divisors, g, first, last, scratch, dx, 0);
 }
 
 #undef STREAMS

@@ -22,6 +22,13 @@
 #define SHUFFLE(I, a, b, ...) __builtin_shuffle(a, b, (I){__VA_ARGS__})
 #endif
 
+/* The elements of two vectors at even places. */
+#define EVEN_2(I, a, b) SHUFFLE(I, a, b, 0, 2)
+#define EVEN_4(I, a, b) SHUFFLE(I, a, b, 0, 2, 4, 6)
+#define EVEN_8(I, a, b) SHUFFLE(I, a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+#define EVEN_16(I, a, b) \
+    SHUFFLE(I, a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+
 /* Interleave the low halves, and the high halves, of two vectors of 2, 4, 8 or 16 elements. */
 #define INTERLEAVE_LOW_2(I, a, b) SHUFFLE(I, a, b, 0, 2)
 #define INTERLEAVE_HIGH_2(I, a, b) SHUFFLE(I, a, b, 1, 3)
