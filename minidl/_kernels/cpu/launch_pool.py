@@ -4,7 +4,8 @@ import numpy as np
 
 import minidl._kernels.cpu.pool as pool
 
-from ..geometry import Pair, Windows, adaptive_windows, pair, pool_output_size, pool_windows
+from ..geometry import Pair, Windows, adaptive_windows, pool_windows
+from ..pool_checks import Shape, Window, adaptive_size, as_shape, pool_window, switch_dtype
 from .buffers import empty
 from .checks import as_kernel_array, has_shape
 from .threads import threads_for
@@ -20,8 +21,6 @@ __all__ = [
 ]
 
 Array = np.ndarray
-Shape = tuple[int, ...]
-Window = tuple[Pair, Pair, Pair]  # its size, stride and padding
 Grid = tuple[Array, Array]  # windows of the rows and of the columns, each (3, outputs)
 
 
@@ -32,9 +31,9 @@ def max_pool2d_forward(
     op = "max_pool2d"
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
-    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    window, (p, q) = pool_window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     y = empty((n, c, p, q), x.dtype)
-    switches = empty((n, c, p, q), _switch_dtype(window[0]))
+    switches = empty((n, c, p, q), switch_dtype(op, window[0]))
     planes, out = _planes(x), _planes(y)
     if _is_small(window):
         pool.pool(planes, *window, None, None, out, _planes(switches), threads_for(x.size))
@@ -56,8 +55,8 @@ def max_pool2d_backward(
     """dy and switches (N, C, P, Q) -> dx (N, C, H, W)."""
     op = "max_pool2d_backward"
     dy = as_kernel_array(op, "dy", dy, 4)
-    n, c, h, w = _as_shape(op, input_shape)
-    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    n, c, h, w = as_shape(op, input_shape)
+    window, (p, q) = pool_window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     has_shape(op, "dy", dy, (n, c, p, q))
     switches = _as_switches(op, switches, dy.shape, window[0])
     dx = empty((n, c, h, w), dy.dtype)
@@ -81,7 +80,7 @@ def max_pool2d_gather(
     op = "max_pool2d_gather"
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
-    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    window, (p, q) = pool_window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     switches = _as_switches(op, switches, (n, c, p, q), window[0])
     y = empty((n, c, p, q), x.dtype)
     pool.max_pool_gather(_planes(x), _planes(switches), *window, _planes(y), threads_for(y.size))
@@ -100,7 +99,7 @@ def avg_pool2d_forward(
     op = "avg_pool2d"
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
-    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    window, (p, q) = pool_window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     grid = _grid((h, w), (p, q), window, count_include_pad)
     if not _is_small(window):
         return _mean(x, grid)
@@ -122,8 +121,8 @@ def avg_pool2d_backward(
     """dy (N, C, P, Q) -> dx (N, C, H, W)."""
     op = "avg_pool2d_backward"
     dy = as_kernel_array(op, "dy", dy, 4)
-    n, c, h, w = _as_shape(op, input_shape)
-    window, (p, q) = _window(op, (h, w), kernel_size, stride, padding, ceil_mode)
+    n, c, h, w = as_shape(op, input_shape)
+    window, (p, q) = pool_window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     grid = _grid((h, w), (p, q), window, count_include_pad)
     has_shape(op, "dy", dy, (n, c, p, q))
     if not _is_small(window):
@@ -146,7 +145,7 @@ def adaptive_avg_pool2d_backward(dy: Array, input_shape: Shape) -> Array:
     """dy (N, C, P, Q) -> dx (N, C, H, W)."""
     op = "adaptive_avg_pool2d_backward"
     dy = as_kernel_array(op, "dy", dy, 4)
-    n, c, h, w = _as_shape(op, input_shape)
+    n, c, h, w = as_shape(op, input_shape)
     has_shape(op, "dy", dy, (n, c, *dy.shape[2:]))
     return _mean_backward(dy, input_shape, _adaptive_grid(op, (h, w), dy.shape[2:]))
 
@@ -169,18 +168,6 @@ def _planes(images: Array) -> Array:
     return images.reshape(n * c, h, w)
 
 
-def _window(
-    op: str, size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool
-) -> tuple[Window, Pair]:
-    """The window, checked, and the output size (P, Q)."""
-    window = (
-        pair(op, "kernel_size", kernel_size),
-        pair(op, "stride", stride),
-        pair(op, "padding", padding, minimum=0),
-    )
-    return window, pool_output_size(op, size, *window, ceil_mode)
-
-
 def _is_small(window: Window) -> bool:
     return window[0][0] * window[0][1] <= pool.MOST_TAPS
 
@@ -198,9 +185,7 @@ def _divisors(grid: Grid, dtype: np.dtype) -> tuple[Array, Array]:
 
 
 def _adaptive_grid(op: str, size: Pair, output_size: Pair) -> Grid:
-    p, q = pair(op, "output_size", output_size)
-    if min(size) < 1:
-        raise ValueError(f"{op}: the input is empty ({size[0]}x{size[1]})")
+    p, q = adaptive_size(op, size, output_size)
     return _as_rows(adaptive_windows(size[0], p)), _as_rows(adaptive_windows(size[1], q))
 
 
@@ -208,22 +193,7 @@ def _as_rows(windows: Windows) -> Array:
     return np.array(windows, np.intp)  # (3, outputs)
 
 
-def _as_shape(op: str, input_shape: Shape) -> Shape:
-    if len(input_shape) != 4:
-        raise ValueError(f"{op}: input_shape must be (N, C, H, W), got {input_shape}")
-    return input_shape
-
-
-def _switch_dtype(kernel_size: Pair) -> type:
-    return np.uint8 if kernel_size[0] * kernel_size[1] <= 256 else np.int32
-
-
 def _as_switches(op: str, switches: Array, shape: Shape, kernel_size: Pair) -> Array:
-    dtype = np.dtype(_switch_dtype(kernel_size))
-    if switches.dtype != dtype:
-        raise TypeError(
-            f"{op}: switches of windows {kernel_size[0]}x{kernel_size[1]} must be {dtype}, "
-            f"got {switches.dtype}"
-        )
+    switch_dtype(op, kernel_size, switches.dtype)
     has_shape(op, "switches", switches, shape)
     return np.require(switches, requirements=["C", "A"])
