@@ -14,6 +14,7 @@ import operator
 import types
 from typing import Any
 
+import cublas_standin
 import emulator
 import ml_dtypes
 import numpy as np
@@ -303,6 +304,8 @@ class RawKernel:
             if not arg.flags.c_contiguous:
                 raise TypeError(f"{self.name}: argument {position} is not contiguous")
             return ctypes.c_void_p(_unwrap(arg).ctypes.data)
+        if isinstance(arg, np.ndarray) and arg.dtype.names and arg.size == 1:
+            arg = arg[()]  # a structure by value
         if not isinstance(arg, np.generic):
             raise TypeError(f"{self.name}: argument {position} is a {type(arg).__name__}: {code}")
         if code.startswith("*") and arg.dtype == np.uintp and arg == 0:
@@ -430,6 +433,8 @@ cuda = types.SimpleNamespace(
     Event=_Event,
     Stream=_Stream,
     alloc_pinned_memory=bytearray,
+    cublas=cublas_standin,
+    get_cublas_handle=lambda: "handle",
     get_current_stream=lambda: _Stream.null,
     is_available=lambda: True,
     memory=types.SimpleNamespace(OutOfMemoryError=_OutOfMemoryError),

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 HEADER = Path(__file__).with_name("emulator.h")
+INCLUDE = Path(__file__).with_name("include")  # in place of CUDA's headers for 16-bit numbers
 SANITIZE = os.environ.get("MINIDL_CUDA_SANITIZE") == "1"  # needs libasan preloaded
 FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-fno-strict-aliasing", "-ffp-contract=off"]
 WARNINGS = ["-Wall", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas"]
@@ -73,7 +74,8 @@ def _translated(code: str, names: tuple[str, ...]) -> str:
 
 
 def _compiled(code: str) -> Path:
-    key = hashlib.sha256("\0".join([code, HEADER.read_text(), *FLAGS]).encode()).hexdigest()[:24]
+    headers = [path.read_text() for path in (HEADER, *sorted(INCLUDE.iterdir()))]
+    key = hashlib.sha256("\0".join([code, *headers, *FLAGS]).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"minidl-cuda-emulator-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     library = folder / f"{key}.so"
@@ -81,7 +83,7 @@ def _compiled(code: str) -> Path:
         text = folder / f"{key}.{os.getpid()}.cpp"
         text.write_text(code, encoding="utf-8")
         made = text.with_suffix(".so")
-        command = ["g++", *FLAGS, *WARNINGS, "-o", made, text]
+        command = ["g++", *FLAGS, *WARNINGS, f"-I{INCLUDE}", "-o", made, text]
         result = subprocess.run(command, capture_output=True, text=True)
         text.unlink()
         if result.returncode:

@@ -16,8 +16,9 @@ Conventions of the `.cu` files, which `common.cuh` helps to keep:
 - Gather, don't scatter: every output element is written by one thread, sums have a fixed order, and
   there are no atomics on floating-point numbers.
 - How scalars arrive: a Python int as `long long`, a bool as `bool`, a float as `real<T>` (`double`
-  where T is double, otherwise `float`); NumPy's scalars as they are (np.uint64 for seeds). CuPy
-  would pass every Python float as 8 bytes, whatever the kernel expects. None is a null pointer.
+  where T is double, otherwise `float`); NumPy's scalars as they are (np.uint64 for seeds); an array
+  with one element of a structured dtype as that structure. CuPy would pass every Python float as 8
+  bytes, whatever the kernel expects. None is a null pointer.
 - `#include "name.cuh"` finds files of this folder, and pastes them in.
 """
 
@@ -166,5 +167,7 @@ def _argument(kernel: str, arg: Any, real: Any, device: int) -> Any:
     if arg is None:
         return np.uintp(0)
     if isinstance(arg, np.generic):
+        return arg
+    if isinstance(arg, np.ndarray) and arg.dtype.names and arg.size == 1:
         return arg
     raise TypeError(f"{kernel}: cannot pass {type(arg).__name__} to a kernel")
