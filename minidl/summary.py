@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     form = options.format or ("rich" if sys.stdout.isatty() else "text")
     width = shutil.get_terminal_size().columns
     if options.seeds:
-        print({"markdown": seeds.as_markdown, "json": seeds.as_json}.get(form, seeds.as_text)())
+        _print_seeds(form, width)
         return 0
     try:
         counted = summary_of(
@@ -104,6 +104,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     _print(counted, form, bias=not options.no_bias, width=width)
     return 0
+
+
+def _print_seeds(form: str, width: int) -> None:
+    if form == "rich":
+        from rich.console import Console
+
+        Console(width=width).print(seeds.as_rich())
+    elif form == "text":
+        print(seeds.as_text(width))
+    else:
+        print(seeds.as_markdown() if form == "markdown" else seeds.as_json())
 
 
 def _print(counted: Summary, form: str, bias: bool, width: int) -> None:

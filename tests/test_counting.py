@@ -13,7 +13,7 @@ from rich.console import Console
 
 import minidl as md
 import minidl.summary as command
-from minidl.counting import summary_of, table
+from minidl.counting import seeds, summary_of, table
 from minidl.counting.summary import Summary, summary
 from minidl.nn import (
     AdaptiveAvgPool2d,
@@ -412,6 +412,16 @@ def test_command_lists_the_numbers_of_the_lectures(capsys):
     assert "vgg16_total_memory (000 004): differs" in capsys.readouterr().out
     assert command.main(["--seeds", "--format", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 41
+
+
+def test_numbers_of_the_lectures_as_rich_table(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert command.main(["--seeds", "--format", "rich"]) == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith(tuple(seeds.COLOURS)) for line in lines) == 41
+    assert "differs     vgg16_total_memory (000 004)" in lines
+    assert lines[-1].startswith("41 numbers: ")
 
 
 @pytest.mark.parametrize(

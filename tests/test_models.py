@@ -196,6 +196,39 @@ def test_unknown_options_are_named():
         models.create("lenet5", dropout=0.1)
 
 
+@pytest.mark.parametrize(
+    ("arch", "paper", "torchvision"),
+    [
+        ("alexnet", "alexnet_groups2", "alexnet_owt"),
+        ("googlenet", "googlenet", "googlenet_tv"),
+        ("googlenet_aux", "googlenet_aux", "googlenet_tv_aux"),
+    ],
+)
+def test_variants_are_architectures_of_their_own(arch, paper, torchvision, lazy_weights):
+    for variant, expected in (("paper", paper), ("torchvision", torchvision)):
+        assert models.create(arch, variant=variant).arch == expected
+
+
+def test_variants_of_resnet_differ_in_strides_and_shortcuts(lazy_weights):
+    strides = {
+        variant: models.create("resnet50", variant=variant).layer2[0].conv1.stride
+        for variant in ("paper", "torchvision", None)
+    }
+    assert strides == {"paper": (2, 2), "torchvision": (1, 1), None: (1, 1)}
+    blocks = [models.create("resnet18", variant=v).layer2[0] for v in ("paper", "torchvision")]
+    assert [sum(p.size for p in b.downsample.parameters()) for b in blocks] == [0, 8448]
+    assert models.create("resnet18", variant="paper", shortcut="C").layer1[0].downsample is not None
+
+
+def test_unknown_variants_are_named():
+    with pytest.raises(ValueError, match=r"^vgg16 has no variants; there are some of: alexnet, "):
+        models.create("vgg16", variant="paper")
+    with pytest.raises(
+        ValueError, match=r"^googlenet: variant must be 'paper' or 'torchvision', got 'keras'$"
+    ):
+        models.create("googlenet", variant="keras")
+
+
 def test_registration_refuses_duplicates():
     with pytest.raises(ValueError, match="an architecture named 'vgg16' exists already"):
         models.register_model("vgg16")(models.LeNet5)

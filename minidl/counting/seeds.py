@@ -17,7 +17,15 @@ import textwrap
 from importlib import resources
 from typing import Any, NamedTuple
 
-__all__ = ["SeedNumber", "as_json", "as_markdown", "as_text", "seed_numbers"]
+__all__ = ["SeedNumber", "as_json", "as_markdown", "as_rich", "as_text", "seed_numbers"]
+
+COLOURS = {
+    "reproduces": "green",
+    "rounds": "cyan",
+    "differs": "yellow",
+    "published": "blue",
+    "training": "blue",
+}
 
 
 class SeedNumber(NamedTuple):
@@ -71,6 +79,24 @@ def as_text(width: int = 80) -> str:
             )
         paragraphs.append("\n".join(lines))
     return "\n\n".join([*paragraphs, _tally()])
+
+
+def as_rich() -> Any:
+    """The same as a table of rich: facts beside their names, and statuses in colour."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, caption=_tally())
+    table.caption_style, table.caption_justify = "", "left"
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for number in seed_numbers():
+        status = Text(number.status, COLOURS[number.status])
+        table.add_row(status, Text(f"{number.id} ({' '.join(number.seeds)})", "bold"))
+        for head, text in _facts(number):
+            table.add_row(Text(f"  {head}", "dim"), Text(text))
+        table.add_row()
+    return table
 
 
 def as_markdown() -> str:

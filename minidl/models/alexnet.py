@@ -20,7 +20,7 @@ from ..nn import (
 )
 from ..tensor import Tensor
 from .classifier import ImageClassifier, narrow_linear_weights
-from .registry import register_model
+from .registry import register_model, register_variants
 
 
 def _grid(image_size: int, padding: int) -> int:
@@ -114,6 +114,7 @@ class AlexNet(ImageClassifier):
 
 register_model("alexnet", arch="alexnet", groups=1, norm_first=False)(AlexNet)
 register_model("alexnet_groups2", arch="alexnet_groups2", groups=2, norm_first=True)(AlexNet)
+register_variants("alexnet", paper=("alexnet_groups2", {}), torchvision=("alexnet_owt", {}))
 
 
 @register_model("alexnet_owt")

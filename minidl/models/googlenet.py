@@ -26,7 +26,7 @@ from ..nn import (
 )
 from ..tensor import Tensor
 from .classifier import ImageClassifier, narrow_linear_weights
-from .registry import register_model
+from .registry import register_model, register_variants
 
 # Feature maps of an inception module: of the 1x1 convolution; of the 3x3 one, with those of the 1x1
 # reduction before it; of the 5x5 one, likewise; of the projection behind the pooling. Table 1.
@@ -273,6 +273,10 @@ for _arch, _variant in (("googlenet", "paper"), ("googlenet_tv", "torchvision"))
     register_model(_arch, arch=_arch, auxiliary=False, variant=_variant)(GoogLeNet)
     _arch = f"{_arch}_aux"
     register_model(_arch, arch=_arch, auxiliary=True, variant=_variant)(GoogLeNet)
+register_variants("googlenet", paper=("googlenet", {}), torchvision=("googlenet_tv", {}))
+register_variants(
+    "googlenet_aux", paper=("googlenet_aux", {}), torchvision=("googlenet_tv_aux", {})
+)
 
 
 # Four branches of convolutions, each with its feature maps and its window; the fourth begins with

@@ -21,6 +21,8 @@ class _Entry(NamedTuple):
 
 
 _ENTRIES: dict[str, _Entry] = {}
+# By name and variant: the name and the options that the variant stands for.
+_VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}
 
 
 class UnknownModelError(MinidlError, ValueError):
@@ -41,6 +43,16 @@ def register_model(name: str, **fixed: Any) -> Callable[[Model], Model]:
         return model
 
     return register
+
+
+def register_variants(
+    name: str, paper: tuple[str, dict[str, Any]], torchvision: tuple[str, dict[str, Any]]
+) -> None:
+    """Say what the paper's form of an architecture is called here, and what torchvision's is.
+
+    Each is the name of an architecture and its options.
+    """
+    _VARIANTS[name] = {"paper": paper, "torchvision": torchvision}
 
 
 def list_models() -> list[str]:
@@ -100,6 +112,7 @@ def create(
     in_channels: int | None = None,
     image_size: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    variant: str | None = None,
     **options: Any,
 ) -> ImageClassifier:
     """Build an architecture, with fresh weights or with those in a file.
@@ -110,6 +123,8 @@ def create(
         in_channels: number of channels of the images.
         image_size: side of the (square) images the network is built for.
         weights: a file that `md.load` reads, whose names and shapes fit the network.
+        variant: "paper" or "torchvision", for networks that the two define differently: AlexNet,
+            GoogLeNet and ResNet. Those of torchvision take torchvision's weights.
         options: what the architecture offers besides, e.g. dropout=0.3.
 
     What is None or left out is the architecture's own default (1000 classes of 3x224x224 images
@@ -117,7 +132,7 @@ def create(
 
     Raises:
         UnknownModelError: if there is no such architecture; the text suggests the nearest name.
-        ValueError: if image_size is smaller than the network needs.
+        ValueError: if image_size is smaller than the network needs; if the variant is unknown.
         TypeError: if the architecture has no such option.
         CheckpointError: if the file of weights cannot be read or does not fit.
 
@@ -125,8 +140,13 @@ def create(
     >>> model = md.models.create("lenet5", num_classes=26)
     >>> model.arch, model(md.zeros(1, 1, 32, 32)).shape
     ('lenet5', (1, 26))
+    >>> md.models.create("googlenet", variant="torchvision").arch
+    'googlenet_tv'
     """
     check_name(name)
+    if variant is not None:
+        name, implied = _variant(name, variant)
+        options = implied | options
     model, fixed = _ENTRIES[name]
     common = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     options |= {option: value for option, value in common.items() if value is not None}
@@ -138,3 +158,13 @@ def create(
     if weights is not None:
         load_weights(network, weights)
     return network
+
+
+def _variant(name: str, variant: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options that a variant stands for."""
+    if name not in _VARIANTS:
+        raise ValueError(f"{name} has no variants; there are some of: {', '.join(_VARIANTS)}")
+    if variant not in _VARIANTS[name]:
+        known = " or ".join(map(repr, _VARIANTS[name]))
+        raise ValueError(f"{name}: variant must be {known}, got {variant!r}")
+    return _VARIANTS[name][variant]

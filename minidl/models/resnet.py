@@ -27,7 +27,7 @@ from ..nn import (
 )
 from ..tensor import Tensor
 from .classifier import ImageClassifier, narrow_linear_weights
-from .registry import register_model
+from .registry import register_model, register_variants
 
 
 class SubsampleAndPad(Module):
@@ -249,7 +249,8 @@ class ResNet(ImageClassifier):
 
     The defaults are torchvision's, whose parameter names are used, and deviate from the paper: it
     halves the image in the first 1x1 convolution of a bottleneck (`stride_in_1x1=True`), its
-    table 2 has option A for 18 and 34 layers, and its max pooling has no padding but rounds up.
+    table 2 has option A for 18 and 34 layers (`variant="paper"` of `md.models.create` stands for
+    these two), and its max pooling has no padding but rounds up.
     Weights of convolutions follow He's normal initialiser with fan-out, as in the authors' Torch
     version, instead of fan-in, and those of the last layer have standard deviation 0.01. The
     running statistics of batch normalisation are moving averages.
@@ -376,6 +377,8 @@ for _layers, _depths in DEPTHS.items():
         register_model(_arch, arch=_arch, shortcut=None, **_options)(ResNet)
     _arch = f"resnet{_layers}"
     register_model(_arch, arch=_arch, **_options)(ResNet)
+    _of_the_paper = {"shortcut": "A"} if _layers < 50 else {"stride_in_1x1": True}
+    register_variants(_arch, paper=(_arch, _of_the_paper), torchvision=(_arch, {}))
 
 for _layers in (50, 101):
     _arch, _block = f"wide_resnet{_layers}_2", partial(Bottleneck, width_per_group=128)
