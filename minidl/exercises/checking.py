@@ -71,9 +71,11 @@ def _explain(
     first = next(iter(failed))
     error = outcomes[first].error
     verdict.status = WRONG if error is None else CRASHED
-    mistakes = name_mistakes(exercise, outcomes, rights, seed)
+    mistakes, unexplained = name_mistakes(exercise, outcomes, rights, seed)
     verdict.mistakes = [mistake.name for mistake in mistakes]
     verdict.details = list(dict.fromkeys(mistake.why for mistake in mistakes))
+    if mistakes and unexplained:
+        verdict.details.append(f"There is more wrong with {', '.join(unexplained)}.")
     if mistakes:
         verdict.headline = "; ".join(mistake.verdict for mistake in mistakes)
     elif error is not None:

@@ -14,10 +14,10 @@ Outcomes = Mapping[str, Outcome]
 
 def name_mistakes(
     exercise: Exercise, outcomes: Outcomes, rights: Mapping[str, tuple[Any, ...]], seed: int
-) -> list[Mistake]:
-    """The known mistakes that explain what an answer did in each case; none if none does.
+) -> tuple[list[Mistake], list[str]]:
+    """The known mistakes that explain what an answer did, and the results they do not explain.
 
-    Either one that does the same in all cases, or one for each result that is wrong.
+    Either one mistake that does the same in all cases, or one for each result that is wrong.
     """
     banks = {
         mistake.name: {
@@ -29,10 +29,9 @@ def name_mistakes(
     for mistake in exercise.mistakes:
         bank = banks[mistake.name]
         if all(_alike(outcomes[label], bank[label], exercise) for label in exercise.cases):
-            return [mistake]
-    if any(outcome.changed for outcome in outcomes.values()):
-        return []
+            return [mistake], []
     found: dict[str, Mistake] = {}
+    unexplained = []
     for position, name in enumerate(exercise.outputs):
         right = {label: values[position] for label, values in rights.items()}
         answer = {label: outcome.value(position) for label, outcome in outcomes.items()}
@@ -47,8 +46,8 @@ def name_mistakes(
                 found[mistake.name] = mistake
                 break
         else:
-            return []
-    return list(found.values())
+            unexplained.append(name)
+    return list(found.values()), unexplained
 
 
 def _is_wrong(
