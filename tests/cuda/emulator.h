@@ -32,6 +32,7 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) alignas(n)
 #define __restrict__ __restrict
 #define __syncthreads() emulator::barrier(__LINE__)

@@ -8,12 +8,56 @@ from .launch_conv import (
     im2col,
     matmul,
 )
+from .launch_elementwise import (
+    dropout,
+    log_softmax_backward,
+    log_softmax_forward,
+    relu_backward,
+    relu_forward,
+)
+from .launch_norm import (
+    batch_norm_backward,
+    batch_norm_forward,
+    batch_norm_inference,
+    local_response_norm_backward,
+    local_response_norm_forward,
+)
+from .launch_optim import adam_step, rmsprop_step, sgd_step
+from .launch_pool import (
+    adaptive_avg_pool2d_backward,
+    adaptive_avg_pool2d_forward,
+    avg_pool2d_backward,
+    avg_pool2d_forward,
+    max_pool2d_backward,
+    max_pool2d_forward,
+    max_pool2d_gather,
+)
 
 __all__ = [
+    "adam_step",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_avg_pool2d_forward",
+    "avg_pool2d_backward",
+    "avg_pool2d_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "batch_norm_inference",
     "col2im",
     "conv2d_forward",
     "conv2d_input_grad",
     "conv2d_weight_grad",
+    "dropout",
     "im2col",
+    "local_response_norm_backward",
+    "local_response_norm_forward",
+    "log_softmax_backward",
+    "log_softmax_forward",
     "matmul",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
+    "max_pool2d_gather",
+    "relu_backward",
+    "relu_forward",
+    "rmsprop_step",
+    "sgd_step",
 ]

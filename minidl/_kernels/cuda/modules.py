@@ -32,7 +32,16 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
-__all__ = ["ELEMENT_TYPES", "MAX_BLOCKS", "OPTIONS", "KernelFile", "source", "striding"]
+__all__ = [
+    "ELEMENT_TYPES",
+    "MAX_BLOCKS",
+    "OPTIONS",
+    "KernelFile",
+    "check_device",
+    "source",
+    "striding",
+    "striding_blocks",
+]
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("-std=c++17",)
@@ -113,7 +122,12 @@ def striding(size: int, threads: int = THREADS) -> Grid:
     >>> striding(1000)
     ((4,), (256,))
     """
-    return (max(1, min(-(-size // threads), MAX_BLOCKS)),), (threads,)
+    return striding_blocks(-(-size // threads), threads)
+
+
+def striding_blocks(size: int, threads: int = THREADS) -> Grid:
+    """A grid for `size` items: one block each, or several strides where that is too many."""
+    return (max(1, min(size, MAX_BLOCKS)),), (threads,)
 
 
 def source(filename: str, dtype: str = "float32") -> str:
@@ -150,13 +164,18 @@ def _instance(kernel: str, dtype: str) -> str:
     return re.sub(r"\bT\b", ELEMENT_TYPES[dtype], kernel)
 
 
+def check_device(kernel: str, array: Any, device: int) -> None:
+    """Raise RuntimeError unless the array is on this device, the current one."""
+    if array.device.id != device:
+        raise RuntimeError(
+            f"{kernel}: arrays must be on the same device, got one on cuda:{array.device.id} "
+            f"and cuda:{device}"
+        )
+
+
 def _argument(kernel: str, arg: Any, real: Any, device: int) -> Any:
     if isinstance(arg, cp.ndarray):
-        if arg.device.id != device:
-            raise RuntimeError(
-                f"{kernel}: arrays must be on the same device, got one on cuda:{arg.device.id} "
-                f"and cuda:{device}"
-            )
+        check_device(kernel, arg, device)
         return arg
     if isinstance(arg, bool):
         return np.bool_(arg)
