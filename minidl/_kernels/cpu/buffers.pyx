@@ -3,7 +3,7 @@
 The operating system hands out memory page by page and zeroes each first. For arrays of many
 megabytes, filled once and thrown away, that costs more than the kernel that fills them: in a VGG16
 step a fifth of the time. So a block that nobody refers to any more goes to a shelf, and `empty`
-looks there first. What is in use and what lies on the shelf are together never more than an eighth
+looks there first. What is in use and what lies on the shelf are together never more than a sixteenth
 above what was in use at once; beyond that, the block that has lain longest goes back to the system.
 """
 
@@ -36,7 +36,7 @@ cdef extern from *:
 # Smaller arrays come from NumPy, whose own allocator serves them well.
 cdef Py_ssize_t SMALLEST = 1 << 17
 # The part of the most memory in use by which the shelf may exceed it.
-cdef int SLACK = 8
+cdef int SLACK = 16
 # Sizes are rounded up to an eighth of their power of two, so that similar arrays share blocks.
 cdef int FRACTION_BITS = 3
 
