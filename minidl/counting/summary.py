@@ -15,7 +15,6 @@ from typing import Any
 from .._kernels.geometry import Pair
 from .._kernels.shapes import ShapeArray, work
 from ..autograd import no_grad
-from ..dtypes import float32
 from ..models import create
 from ..nn import (
     AdaptiveAvgPool2d,
@@ -29,6 +28,7 @@ from ..nn import (
     Module,
 )
 from ..nn.parameter import parameters_without_values
+from ..nn.trace import input_shape_of, parameter_dtype
 from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor
 from .table import as_text, by
@@ -160,19 +160,10 @@ def summary(
             f"summary: model must be a Module, got {type(model).__name__}; "
             "for a name, md.models.create(name) makes one"
         )
-    if input_shape is None:
-        side, channels = (getattr(model, name, None) for name in ("image_size", "in_channels"))
-        if side is None or channels is None:
-            raise ValueError(
-                f"summary: {type(model).__name__} does not know the images it is for; "
-                "give input_shape=(C, H, W)"
-            )
-        input_shape = (channels, side, side)
-    shape = tuple(int(n) for n in input_shape)
-    dtype = next((p.dtype for p in model.parameters()), float32)
+    shape = input_shape_of("summary", model, input_shape)
     recorder = _Recorder(model)
     with _undisturbed(model, training), recorder.listening(), no_grad():
-        model(Tensor(ShapeArray((1, *shape), dtype)))
+        model(Tensor(ShapeArray((1, *shape), parameter_dtype(model))))
     root = recorder.root
     return Summary(
         model=getattr(model, "arch", type(model).__name__),

@@ -14,6 +14,7 @@ from .activation import (
 from .container import ModuleList, Sequential
 from .conv import Conv2d
 from .dropout import Dropout
+from .fuse import fuse
 from .linear import Flatten, Identity, Linear
 from .loss import CrossEntropyLoss, MSELoss
 from .module import Module
@@ -47,5 +48,6 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "fuse",
     "init",
 ]

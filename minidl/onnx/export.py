@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from .._kernels.shapes import ShapeArray
-from ..dtypes import float32
 from ..io.files import replace_file
 from ..nn import Module
+from ..nn.trace import Step, input_shape_of
 from ..tensor import Tensor
 from .package import OnnxError, onnx_package
-from .trace import Step, Trace, trace
+from .trace import Trace, trace
 from .translations import TRANSLATIONS
 
 OPSET = 17
@@ -64,14 +64,13 @@ def export(
     """
     if not isinstance(model, Module):
         raise TypeError(f"export: model must be a Module, got {type(model).__name__}")
-    shape = _input_shape(model, input_shape)
+    shape = input_shape_of("export", model, input_shape)
     onnx = onnx_package()
     state = dict((*model.named_parameters(), *model.named_buffers()))
     size = sum(tensor.data.nbytes for tensor in state.values())
     if size > MAX_BYTES:
         raise OnnxError(f"export: {size:,} bytes of weights; one ONNX file holds {MAX_BYTES:,}")
-    dtype = next((p.dtype for p in model.parameters()), np.dtype(float32))
-    few, many = (trace(model, (n, *shape), dtype) for n in BATCHES)
+    few, many = (trace(model, (n, *shape)) for n in BATCHES)
     graph = _Graph(onnx, state, few, many)
     _check_batch(graph.nodes, _Graph(onnx, state, many, few).nodes)
     proto = graph.model(type(model).__name__)
@@ -81,21 +80,6 @@ def export(
         replace_file(path, lambda temporary: temporary.write_bytes(proto.SerializeToString()))
     except OSError as error:
         raise OnnxError(f"{path}: cannot be written ({error})") from error
-
-
-def _input_shape(model: Module, input_shape: Sequence[int] | None) -> tuple[int, ...]:
-    if input_shape is None:
-        side, channels = (getattr(model, name, None) for name in ("image_size", "in_channels"))
-        if side is None or channels is None:
-            raise ValueError(
-                f"export: {type(model).__name__} does not know the images it is for; "
-                "give input_shape=(C, H, W)"
-            )
-        return channels, side, side
-    shape = tuple(int(n) for n in input_shape)
-    if any(n < 1 for n in shape):
-        raise ValueError(f"export: sizes of input_shape must be positive, got {shape}")
-    return shape
 
 
 def _check_batch(few: list[Any], many: list[Any]) -> None:

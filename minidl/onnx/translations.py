@@ -24,8 +24,8 @@ from ..functional import (
     shape,
 )
 from ..functional.linear import Linear, Matmul
+from ..nn.trace import Step
 from .package import OnnxError
-from .trace import Step
 
 Translation = Callable[[Any, Step], Any]
 T = TypeVar("T", bound=Translation)
