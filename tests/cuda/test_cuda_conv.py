@@ -167,6 +167,27 @@ def test_cpu_and_gpu_agree(cuda):
 
 
 @settings(max_examples=25)
+@given(
+    st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 14), st.integers(1, 14)),
+    st.integers(1, 9),
+    st.tuples(*[st.integers(0, 4)] * 4),
+    st.sampled_from(["ascending", "descending", "shuffled"]),
+    st.integers(0, 100),
+)
+def test_winograd_equals_reference(cuda, input_shape, filters, padding, order, seed):
+    n, c, h, w = input_shape
+    h, w = max(h, 3 - padding[0] - padding[1]), max(w, 3 - padding[2] - padding[3])
+    with configured("winograd", order, tf32=seed % 2 == 0):
+        check(cuda, (n, c, h, w), (filters, c, 3, 3), {"padding": padding}, "float32", 1e-5, seed)
+
+
+def test_winograd_in_chunks_of_images(cuda, thread_order, monkeypatch):
+    monkeypatch.setattr(cuda.module("winograd"), "WORKSPACE", 2 * 4 * 36 * 7 * 6)
+    with configured("winograd", thread_order):
+        check(cuda, (5, 3, 7, 9), (4, 3, 3, 3), {"padding": (1, 1, 1, 1)}, tolerance=1e-5, seed=1)
+
+
+@settings(max_examples=25)
 @given(convolutions(), st.sampled_from(["float32", "float64", "bfloat16"]), st.integers(0, 100))
 def test_im2col_and_col2im_equal_reference(cuda, convolution, dtype, seed):
     input_shape, weight_shape, keywords = convolution
@@ -260,5 +281,11 @@ def test_the_choice_is_a_formula_of_shapes(cuda):
     depthwise = (128, 32, 112, 112), (32, 1, 3, 3)
     assert choice(cuda, "float32", *depthwise, padding=1, groups=32) == "direct"
     assert choice(cuda, "float64", (2, 3, 8, 8), (8, 3, 3, 3)) == "direct"
+    assert choice(cuda, "float32", (64, 64, 224, 224), (64, 64, 3, 3), padding=1) == "winograd"
+    assert choice(cuda, "float64", (64, 64, 224, 224), (64, 64, 3, 3), padding=1) != "winograd"
+    assert choice(cuda, "float32", (1, 3, 8, 8), (8, 3, 3, 3), padding=1) == "direct"
+    with configured("winograd"):
+        assert choice(cuda, "float32", (1, 3, 8, 8), (8, 3, 3, 3), padding=1) == "winograd"
+        assert choice(cuda, "float32", (1, 3, 8, 8), (8, 3, 3, 3), stride=2) == "direct"
     with configured("direct"):
         assert choice(cuda, "float32", (128, 256, 56, 56), (64, 256, 1, 1)) == "direct"

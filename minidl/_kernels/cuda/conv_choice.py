@@ -10,7 +10,7 @@ from ..algorithm import get_allow_tf32, get_conv_algorithm
 from .direct import is_narrow
 from .window import Window
 
-__all__ = ["choose", "estimates"]
+__all__ = ["applicable", "choose", "estimates"]
 
 Shape = tuple[int, ...]
 
@@ -20,7 +20,6 @@ LAUNCH = 4e-6  # seconds
 PRODUCT = {"float64": 5e13, "float32": 4.5e13, "tf32": 3e14, "float16": 6e14, "bfloat16": 6e14}
 DIRECT = {"float64": 1.2e13, "float32": 3e13, "float16": 3e13, "bfloat16": 3e13}
 NARROW = 4e12
-ALGORITHMS = ("direct", "im2col")
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -32,10 +31,18 @@ def choose(
     dtype is "float32" and so on, x (N, C, H, W), weight (K, C/groups, R, S), y (N, K, P, Q).
     """
     wanted = get_conv_algorithm()
-    if wanted in ALGORITHMS:
+    if wanted in applicable(dtype, weight_shape, window):
         return wanted
     seconds = estimates(dtype, input_shape, weight_shape, output_shape, window)
     return min(seconds, key=seconds.__getitem__)
+
+
+def applicable(dtype: str, weight_shape: Shape, window: Window) -> list[str]:
+    """The algorithms that can compute a convolution."""
+    names = ["direct", "im2col"]
+    if dtype == "float32" and window.is_winograds(weight_shape):
+        names.append("winograd")
+    return names
 
 
 def estimates(
@@ -62,6 +69,11 @@ def estimates(
     launches = groups * max(1, columns // (64 << 20))
     work = max(operations / (product * filled), traffic)
     seconds["im2col"] = launches * LAUNCH + work + 2 * columns / BANDWIDTH
+    if "winograd" in applicable(dtype, weight_shape, window):
+        tiles = n * -(-output_shape[2] // 4) * -(-output_shape[3] // 4)
+        transformed = 36 * item * (tiles * (c + k) + k * c)
+        work = 2 * 36 * tiles * k * c / (PRODUCT[dtype] * filled)
+        seconds["winograd"] = 4 * LAUNCH + work + traffic + 2 * transformed / BANDWIDTH
     return seconds
 
 

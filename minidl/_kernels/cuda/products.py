@@ -23,12 +23,15 @@ NOT_TRANSPOSED, TRANSPOSED = 0, 1
 DEFAULT_ALGORITHM = -1
 
 
-def multiply(a: Any, b: Any, out: Any, accumulate: bool = False) -> None:
+def multiply(
+    a: Any, b: Any, out: Any, accumulate: bool = False, allow_tf32: bool | None = None
+) -> None:
     """out = a @ b, or out += a @ b.
 
     a (B, M, K), b (B, K, N), out (B, M, N), all of one dtype but for `out`, which may be float32
     where a and b have 16 bits. In each matrix one axis is consecutive in memory (in `out`, the
-    last). A batch of one, in a or b, serves every matrix of the other.
+    last). A batch of one, in a or b, serves every matrix of the other. `allow_tf32` is that of
+    `md.config` unless given.
     """
     batch, m, n = out.shape
     k = a.shape[2]
@@ -43,7 +46,7 @@ def multiply(a: Any, b: Any, out: Any, accumulate: bool = False) -> None:
     real = np.float64 if double else np.float32
     one, factor = np.array(1, real), np.array(int(accumulate), real)
     compute = COMPUTE_64F if double else COMPUTE_32F
-    if dtype == "float32" and get_allow_tf32():
+    if dtype == "float32" and (get_allow_tf32() if allow_tf32 is None else allow_tf32):
         compute = COMPUTE_32F_FAST_TF32
     transpose_a, lda = _leading(a)
     transpose_b, ldb = _leading(b)
