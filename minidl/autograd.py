@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ._kernels import array_namespace
+from .device import check_same_device
 from .fusion import compute_waiting, extend_waiting, may_wait, wait
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ class Function:
         if later is not None:
             return later
         arrays = _distinct_arrays(inputs)
+        check_same_device(self.name, arrays)
         if observer is None and may_wait(self, arrays):
             return wait(self, inputs, arrays)
         with np.errstate(all="ignore"):  # inf and NaN are results like others, as on a GPU

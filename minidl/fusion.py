@@ -111,7 +111,8 @@ class _Chain:
             if len(operands) != len(inputs) - 1:
                 return None
             for tensor in operands:
-                if isinstance(tensor.stored, Due) or tensor.shape != last.shape:
+                elsewhere = type(tensor.stored) is not type(self.arrays[0])  # or not computed yet
+                if elsewhere or tensor.shape != last.shape:
                     return None
                 self.residual = tensor.stored
             self.possible = self.possible[self.possible.index(node.epilogue) + 1 :]

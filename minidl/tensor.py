@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import random
-from ._kernels import array_namespace
+from ._kernels import array_namespace, is_array, is_on_gpu
 from .autograd import Function, HookHandle, Version, is_grad_enabled, run_backward
-from .device import device_of, to_device
+from .device import check_same_device, device_of, namespace_on, to_device
 from .dtypes import bool_, float32, int64
 from .fusion import Due, compute_waiting
 
@@ -60,7 +60,7 @@ class Tensor:
         data: an array, which is shared, not copied, or another Tensor; or numbers in (nested)
             lists. Arrays keep their dtype; Python's floats become float32.
         dtype: convert to this element type.
-        device: "cpu", the only one so far.
+        device: "cpu", "cuda" or "cuda:N"; by default where the data are, or "cpu".
         requires_grad: collect gradients for it in `grad`; only for floating-point dtypes.
 
     Raises TypeError for data that are not numbers, ValueError for ragged lists, RuntimeError if
@@ -214,12 +214,16 @@ class Tensor:
     def data(self) -> Any:
         """The array. Assigning to it replaces the array and counts as an in-place change.
 
+        Asking for it makes its GPU the current one: that is where CuPy computes.
+
         Whoever writes into the array itself (`t.data[...] = ...`, a kernel) calls
         `_bump_version()` afterwards, so that `backward` can notice.
         """
         compute_waiting()
         if isinstance(self.stored, Due):  # waits in another thread
             self.stored.chain.compute()
+        if is_on_gpu(self.stored):
+            self.stored.device.use()
         return self.stored
 
     @data.setter
@@ -260,7 +264,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """Where the array lives: "cpu"."""
+        """Where the array lives: "cpu" or "cuda:N"."""
         return device_of(self.data)
 
     @property
@@ -361,11 +365,17 @@ class Tensor:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._prepare_change("setitem", value)
-        self.data[array_index(index)] = self._operand(value)
+        self.data[array_index(index, self.device)] = self._operand("setitem", value)
         self._bump_version()
 
     def copy_(self, other: Any) -> Tensor:
-        """Overwrite with the elements of `other`, broadcast and converted to this dtype."""
+        """Overwrite with the elements of `other`, broadcast and converted to this dtype.
+
+        They may be on another device.
+        """
+        if isinstance(other, Tensor):
+            self._prepare_change("copy_", other)
+            other = to_device(other.data, self.device)
         return self._change("copy_", _overwrite, other)
 
     def fill_(self, value: float) -> Tensor:
@@ -413,7 +423,7 @@ class Tensor:
         self._prepare_change(op, other)
         try:
             with np.errstate(all="ignore"):
-                change(self.data, self._operand(other))
+                change(self.data, self._operand(op, other))
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{op}: {error}") from None
@@ -435,10 +445,13 @@ class Tensor:
                 f"use value.detach(), or an operation that returns a new tensor"
             )
 
-    def _operand(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.data
-        return value if isinstance(value, int | float) else _as_array(value, None, self.device)
+    def _operand(self, op: str, value: Any) -> Any:
+        """What is to meet this tensor's array: a number, or an array on the same device."""
+        if isinstance(value, int | float):
+            return value
+        array = value.data if isinstance(value, Tensor) else _as_array(value, None, self.device)
+        check_same_device(op, (self.data, array))
+        return array
 
     # ---- as Python and NumPy see it ----
 
@@ -477,6 +490,10 @@ class Tensor:
     def cpu(self) -> Tensor:
         """The tensor in main memory; itself if it is there already."""
         return self.to("cpu")
+
+    def cuda(self, number: int = 0) -> Tensor:
+        """The tensor on a GPU; itself if it is there already."""
+        return self.to(f"cuda:{number}")
 
     def item(self) -> Any:
         """The only element, as a Python number. Raises ValueError if there is not exactly one."""
@@ -517,7 +534,7 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self.data == self._operand(value)).any())
+        return bool((self.data == self._operand("contains", value)).any())
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
@@ -565,7 +582,7 @@ def _as_array(data: Any, dtype: Any, device: str | None) -> Any:
     """Any data that `Tensor` accepts as an array; shared where possible."""
     if isinstance(data, Tensor):
         array = data.data
-    elif isinstance(data, np.ndarray):
+    elif is_array(data):
         array = data
     else:
         array = np.asarray(data)
@@ -596,13 +613,15 @@ def _shares(array: Any, data: Any) -> bool:
     return isinstance(data, Tensor) and array is data.data
 
 
-def array_index(index: Any) -> Any:
-    """An index with the Tensors in it replaced by their arrays."""
+def array_index(index: Any, device: str) -> Any:
+    """An index with the Tensors and lists in it replaced by arrays on `device`."""
     if isinstance(index, tuple):
-        return tuple(array_index(entry) for entry in index)
+        return tuple(array_index(entry, device) for entry in index)
     if isinstance(index, list):
-        return np.asarray([array_index(entry) for entry in index], None if index else np.intp)
-    return index.data if isinstance(index, Tensor) else index
+        entries = [array_index(entry, "cpu") for entry in index]
+        index = np.asarray(entries, None if index else np.intp)
+    array = index.data if isinstance(index, Tensor) else index
+    return to_device(array, device) if is_array(array) else array
 
 
 def _shape(op: str, size: tuple[Any, ...]) -> tuple[int, ...]:
@@ -657,7 +676,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
 def from_dlpack(other: Any) -> Tensor:
     """A Tensor in the same memory as another library's array.
 
-    Raises TypeError if it does not offer DLPack, RuntimeError if it is on a GPU.
+    Raises TypeError if it does not offer DLPack.
 
     Source: the DLPack protocol of the Python array API standard.
 
@@ -666,9 +685,9 @@ def from_dlpack(other: Any) -> Tensor:
     """
     if not hasattr(other, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: {type(other).__name__} does not offer DLPack")
-    if other.__dlpack_device__()[0] != DLPACK_CPU:
-        to_device(other, "cuda")
-    return Tensor(np.from_dlpack(other))
+    kind, number = other.__dlpack_device__()
+    xp = namespace_on("cpu" if kind == DLPACK_CPU else f"cuda:{number}")
+    return Tensor(xp.from_dlpack(other))
 
 
 def full(
@@ -686,7 +705,8 @@ def full(
     """
     shape = _shape("full", (size,))
     value = _as_array(fill_value, dtype, None)
-    return Tensor(np.full(shape, value, value.dtype), None, device, requires_grad)
+    array = namespace_on(device).full(shape, value.item(), value.dtype)
+    return Tensor(array, requires_grad=requires_grad)
 
 
 def zeros(
@@ -697,21 +717,24 @@ def zeros(
     >>> zeros(2, 3).shape
     (2, 3)
     """
-    return Tensor(np.zeros(_shape("zeros", size), dtype), None, device, requires_grad)
+    array = namespace_on(device).zeros(_shape("zeros", size), dtype)
+    return Tensor(array, requires_grad=requires_grad)
 
 
 def ones(
     *size: Any, dtype: Any = float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """A tensor of ones; see `zeros`."""
-    return Tensor(np.ones(_shape("ones", size), dtype), None, device, requires_grad)
+    array = namespace_on(device).ones(_shape("ones", size), dtype)
+    return Tensor(array, requires_grad=requires_grad)
 
 
 def empty(
     *size: Any, dtype: Any = float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """A tensor of whatever the memory holds, to be overwritten; see `zeros`."""
-    return Tensor(np.empty(_shape("empty", size), dtype), None, device, requires_grad)
+    array = namespace_on(device).empty(_shape("empty", size), dtype)
+    return Tensor(array, requires_grad=requires_grad)
 
 
 def zeros_like(other: Tensor, dtype: Any = None) -> Tensor:
@@ -746,7 +769,7 @@ def arange(
     limits: tuple[Any, ...] = (0, start, step) if stop is None else (start, stop, step)
     if dtype is None and not all(isinstance(n, int | np.integer) for n in limits):
         dtype = float32
-    return Tensor(np.arange(*limits, dtype=dtype), None, device)
+    return Tensor(namespace_on(device).arange(*limits, dtype=dtype))
 
 
 def linspace(
@@ -757,7 +780,7 @@ def linspace(
     >>> linspace(0, 1, 5)
     tensor([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
-    return Tensor(np.linspace(start, stop, steps, dtype=dtype), None, device)
+    return Tensor(namespace_on(device).linspace(start, stop, steps, dtype=dtype))
 
 
 def eye(n: int, m: int | None = None, dtype: Any = float32, device: str = "cpu") -> Tensor:
@@ -767,7 +790,7 @@ def eye(n: int, m: int | None = None, dtype: Any = float32, device: str = "cpu")
     tensor([[1., 0.],
             [0., 1.]])
     """
-    return Tensor(np.eye(n, m, dtype=dtype), None, device)
+    return Tensor(namespace_on(device).eye(n, m, dtype=dtype))
 
 
 def rand(

@@ -1,9 +1,12 @@
 """The kernels: arrays in, arrays out, one contract with several implementations.
 
-`reference` is the readable NumPy specification, `cpu` the Cython implementation, `shapes` counts
-without computing. This module is the only place that decides which one serves an array.
+`reference` is the readable NumPy specification, `cpu` the Cython implementation, `cuda` the one for
+GPUs, `shapes` counts without computing. This module is the only place that decides which one serves
+an array. CuPy is imported by whoever makes the first array on a GPU, never from here.
 """
 
+import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +14,18 @@ import numpy as np
 
 from . import cpu, shapes
 
-__all__ = ["array_namespace", "kernels_for"]
+__all__ = ["array_namespace", "is_array", "is_on_gpu", "kernels_for"]
+
+
+def is_on_gpu(array: Any) -> bool:
+    """Whether `array` is CuPy's."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array that minidl can compute with."""
+    return isinstance(value, np.ndarray) or is_on_gpu(value)
 
 
 def kernels_for(array: Any) -> ModuleType:
@@ -20,13 +34,19 @@ def kernels_for(array: Any) -> ModuleType:
         return shapes
     if isinstance(array, np.ndarray):
         return cpu
+    if is_on_gpu(array):
+        array.device.use()
+        return importlib.import_module(".cuda", __name__)
     raise TypeError(f"minidl has no kernels for arrays of type {type(array).__name__}")
 
 
 def array_namespace(array: Any) -> ModuleType:
-    """The module (NumPy) whose functions work on `array`, for operations without a kernel."""
+    """The module (NumPy, CuPy) whose functions work on `array`, for operations without a kernel."""
     if isinstance(array, shapes.ShapeArray):
         return shapes
     if isinstance(array, np.ndarray):
         return np
+    if is_on_gpu(array):
+        array.device.use()
+        return sys.modules["cupy"]
     raise TypeError(f"minidl has no array namespace for arrays of type {type(array).__name__}")

@@ -160,7 +160,7 @@ ones = empty = zeros
 
 def _one(entry: Any) -> Any:
     """A single element that stands for an array, to ask NumPy for the dtype of a result."""
-    return np.ones((), entry.dtype) if isinstance(entry, np.ndarray) else entry
+    return np.ones((), entry.dtype) if hasattr(entry, "dtype") else entry
 
 
 def _like(x: np.ndarray, shape: Any, dtype: Any) -> ShapeArray:

@@ -1,4 +1,4 @@
-"""Copies and other dtypes."""
+"""Copies, other dtypes and other devices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..device import to_device
+from ..device import device_name, device_of, to_device
 from ..tensor import Tensor, tensor_method
 
 __all__: list[str] = []
@@ -36,6 +36,20 @@ class Cast(Function):
         return dy.to(self.input_dtype)
 
 
+class Move(Function):
+    """The same elements on another device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def forward(self, x: Any) -> Any:
+        self.input_device = device_of(x)
+        return to_device(x, self.device)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return Move(self.input_device).apply(dy)
+
+
 @tensor_method("clone")
 def _clone(x: Tensor) -> Tensor:
     """A copy in memory of its own, through which gradients flow."""
@@ -59,6 +73,8 @@ def _astype(x: Tensor, dtype: Any) -> Tensor:
 def _to(x: Tensor, *target: Any, device: str | None = None, dtype: Any = None) -> Tensor:
     """The tensor on another device, in another dtype, or both; itself if nothing changes.
 
+    Gradients go back to where the tensor was. Raises RuntimeError if there is no such GPU.
+
     `x.to("cpu")`, `x.to(md.float64)`, `x.to("cpu", md.float64)`, `x.to(device=..., dtype=...)`.
 
     >>> import minidl as md
@@ -72,6 +88,4 @@ def _to(x: Tensor, *target: Any, device: str | None = None, dtype: Any = None) -
             dtype = entry
     if dtype is not None:
         x = _astype(x, dtype)
-    if device is not None:
-        to_device(x.data, device)
-    return x
+    return x if device is None or device_name(device) == x.device else Move(device).apply(x)

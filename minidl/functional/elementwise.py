@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .._kernels import array_namespace
+from .._kernels import array_namespace, is_array
 from ..autograd import Function
+from ..device import check_same_device
 from ..dtypes import float32, int64
 from ..tensor import Tensor, as_tensor, tensor_method, zeros_like
 
@@ -56,7 +57,7 @@ Operand = Tensor | np.ndarray | float
 def operands(op: str, a: Any, b: Any, fractions: bool = False) -> tuple[Tensor, Tensor]:
     """Two operands as Tensors of dtypes that go together; `fractions`: at least float32."""
     for value in (a, b):
-        if not isinstance(value, Tensor | np.ndarray | np.generic | int | float):
+        if not _is_operand(value):
             raise TypeError(
                 f"{op}: expected a Tensor, an array or a number, got {type(value).__name__}"
             )
@@ -71,6 +72,10 @@ def operands(op: str, a: Any, b: Any, fractions: bool = False) -> tuple[Tensor, 
     check_broadcast(op, a, b)
     a, b = promoted(a, b)
     return (a.to(float32), b.to(float32)) if fractions and a.dtype.kind != "f" else (a, b)
+
+
+def _is_operand(value: Any) -> bool:
+    return isinstance(value, Tensor) or is_array(value) or _is_number(value)
 
 
 def check_broadcast(op: str, *tensors: Tensor) -> None:
@@ -106,7 +111,7 @@ def _holds(dtype: np.dtype, number: int) -> bool:
 
 def floating(op: str, x: Any) -> Tensor:
     """An operand as a floating-point Tensor."""
-    if not isinstance(x, Tensor | np.ndarray | int | float):
+    if not _is_operand(x):
         raise TypeError(f"{op}: expected a Tensor, got {type(x).__name__}")
     x = as_tensor(x)
     return x if x.dtype.kind == "f" else x.to(float32)
@@ -743,10 +748,12 @@ def _plain(array: Any) -> Tensor:
 
 def _comparison(op: str, compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def operator(a: Any, b: Any) -> Any:
-        if not isinstance(b, Tensor | np.ndarray | np.generic | int | float):
+        if not _is_operand(b):
             return NotImplemented
         a, b = operands(op, a, b)
-        return _plain(compare(a.data, b.data))
+        arrays = a.data, b.data
+        check_same_device(op, arrays)
+        return _plain(compare(*arrays))
 
     return operator
 
@@ -756,7 +763,9 @@ def _logical(op: str, combine: Callable[[Any, Any], Any]) -> Callable[[Any, Any]
         a, b = operands(op, a, b)
         if "f" in (a.dtype.kind, b.dtype.kind):
             raise TypeError(f"{op}: needs boolean or integer tensors, got {a.dtype} and {b.dtype}")
-        return _plain(combine(a.data, b.data))
+        arrays = a.data, b.data
+        check_same_device(op, arrays)
+        return _plain(combine(*arrays))
 
     return operator
 

@@ -113,7 +113,7 @@ def _getitem(x: Tensor, index: Any) -> Tensor:
     >>> x.grad
     tensor([2., 0., 1.])
     """
-    return GetItem(_frozen(array_index(index))).apply(x)
+    return GetItem(_frozen(array_index(index, x.device))).apply(x)
 
 
 @tensor_method("take_along_dim")

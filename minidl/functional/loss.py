@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from .._kernels import array_namespace
+from .._kernels import array_namespace, is_on_gpu
+from ..device import to_device
 from ..tensor import Tensor, as_tensor
 from .activation import log_softmax
 from .checks import check_tensors
@@ -33,8 +35,9 @@ def cross_entropy(
         label_smoothing: this share of the probability is asked for equally from all classes.
 
     Raises ValueError for shapes, labels or options out of range, TypeError for targets that are
-    not integers. Source: Bridle (1990); label smoothing: Szegedy et al. (2016), "Rethinking the
-    Inception architecture", section 7.
+    not integers. Labels that are on a GPU already are not waited for: one that is out of range
+    makes the loss NaN. Source: Bridle (1990); label smoothing: Szegedy et al. (2016),
+    "Rethinking the Inception architecture", section 7.
 
     >>> import minidl as md
     >>> md.functional.cross_entropy(md.zeros(2, 10), md.tensor([3, 7])).item()
@@ -101,8 +104,7 @@ def _negative_log_likelihood(
     _check_reduction(op, reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{op}: label_smoothing must be between 0 and 1, got {label_smoothing}")
-    target = as_tensor(target, device=x.device)
-    labels, counted = _checked_labels(op, x, target, ignore_index)
+    labels, counted, otherwise = _checked_labels(op, x, as_tensor(target), ignore_index)
     rows = array_namespace(labels).arange(len(labels))
     if weight is not None and weight.shape != x.shape[1:]:
         raise ValueError(f"{op}: weight must be ({x.shape[1]},), got shape {weight.shape}")
@@ -117,15 +119,15 @@ def _negative_log_likelihood(
     if label_smoothing:
         every_class = -sum(y if weight is None else y * weight, 1)  # (N,)
         losses = losses * (1 - label_smoothing) + every_class * (label_smoothing / x.shape[1])
-    losses = where(counted, losses, 0.0)
+    losses = where(counted, losses, otherwise)
     if reduction == "none":
         return losses
     total = sum(losses)
     return total / share.sum(keepdims=True).reshape(()) if reduction == "mean" else total
 
 
-def _checked_labels(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[Any, Any]:
-    """The labels as an array, with 0 for those to ignore, and which ones count."""
+def _checked_labels(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[Any, Any, Any]:
+    """The labels as an array, with 0 for those to ignore; which ones count; the others' loss."""
     if x.ndim != 2 or target.shape != x.shape[:1]:
         raise ValueError(
             f"{op}: needs scores (N, classes) and labels (N,), got shapes {x.shape} and "
@@ -136,13 +138,18 @@ def _checked_labels(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tu
     labels = target.data
     counted = labels != ignore_index
     wrong = counted & ((labels < 0) | (labels >= x.shape[1]))
-    if wrong.any():
+    otherwise: Any = 0.0
+    if is_on_gpu(labels):
+        counted = counted & ~wrong
+        otherwise = array_namespace(labels).where(wrong, math.nan, 0.0).astype(x.dtype)
+    elif wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
             f"{op}: label {int(labels[row])} (row {row}) is out of range for {x.shape[1]} classes; "
             f"labels go from 0 to {x.shape[1] - 1}"
         )
-    return array_namespace(labels).where(counted, labels, 0), counted
+    labels = array_namespace(labels).where(counted, labels, 0)
+    return to_device(labels, x.device), to_device(counted, x.device), otherwise
 
 
 def _check_reduction(op: str, reduction: str) -> None:

@@ -85,7 +85,8 @@ class Logsumexp(Function):
 
     def forward(self, x: Any) -> Any:
         xp = array_namespace(x)
-        largest = x.max(self.axes, keepdims=True, initial=-math.inf)
+        kept = [1 if axis in self.axes else n for axis, n in enumerate(x.shape)]
+        largest = x.max(self.axes, keepdims=True) if x.size else xp.full(kept, -math.inf, x.dtype)
         largest = xp.where(xp.isfinite(largest), largest, largest.dtype.type(0))
         y = xp.log(xp.exp(x - largest).sum(self.axes, keepdims=True)) + largest
         self.save(x, y)

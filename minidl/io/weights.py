@@ -64,7 +64,7 @@ def _array(name: Any, value: Any) -> np.ndarray:
     """The array to be written for one entry."""
     if not isinstance(name, str):
         raise TypeError(f"save: names must be strings, got {name!r}")
-    array = value.detach().numpy() if isinstance(value, Tensor) else value
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
     if not isinstance(array, np.ndarray | np.generic) or array.dtype.kind not in "biuf":
         kind = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else type(value).__name__
         raise TypeError(f"save: {name!r} must be a Tensor or an array of numbers, got {kind}")

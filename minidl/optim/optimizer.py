@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._kernels import array_namespace
+from ..device import to_device
 from ..tensor import Tensor
 
 ParamGroup = dict[str, Any]
@@ -180,7 +181,8 @@ class Optimizer:
                 f"{self._name}.load_state_dict: {name} of parameter {index} must have shape "
                 f"{parameter.shape}, got {tuple(value.shape)}"
             )
-        return array_namespace(parameter.data).array(value, dtype=parameter.dtype)
+        array = to_device(value, parameter.device)
+        return array_namespace(parameter.data).array(array, dtype=parameter.dtype)
 
     def __repr__(self) -> str:
         lines = [

@@ -20,6 +20,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from minidl.device import _open_gpu
+
 NAMES = ("cupy", "minidl._kernels.cuda")
 
 
@@ -30,7 +32,9 @@ def cuda(request):
     for name in before:
         del sys.modules[name]
     sys.modules["cupy"] = importlib.import_module("cupy_standin")
+    _open_gpu.cache_clear()
     yield _backend()
+    _open_gpu.cache_clear()
     for name in [name for name in sys.modules if _belongs(name)]:
         del sys.modules[name]
     sys.modules.update(before)

@@ -163,6 +163,8 @@ def _wrap(value: Any, device_id: int | None = None) -> Any:
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
+        if value.base is None:
+            _allocator(value.nbytes)
         return ndarray(value, cuda.runtime.getDevice() if device_id is None else device_id)
     return value
 
@@ -202,13 +204,13 @@ OPERATORS = """add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mo
 METHODS = """all any argmax argmin argsort astype clip copy cumsum diagonal dot fill flatten max
     mean min nonzero prod ravel repeat reshape round squeeze std sum swapaxes take transpose var"""
 # Functions of the namespace that do what NumPy's do.
-FUNCTIONS = """abs absolute add all any arange argmax argmin argsort broadcast_to ceil clip
+FUNCTIONS = """abs absolute all any arange argmax argmin argsort broadcast_to ceil clip
     concatenate copyto cos cumsum diagonal divide dot einsum empty empty_like equal exp expand_dims
-    expm1 eye flip floor floor_divide full full_like greater greater_equal isfinite isinf isnan less
+    expm1 flip floor floor_divide full full_like greater greater_equal isfinite isinf isnan less
     less_equal linspace log log1p logical_and logical_not logical_or matmul max maximum mean min
     minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel
-    reciprocal remainder repeat reshape roll rot90 round sign sin sqrt square squeeze stack std
-    subtract sum swapaxes take take_along_axis tanh tensordot tile transpose tril triu true_divide
+    reciprocal remainder repeat reshape roll rot90 round sign sin split sqrt square squeeze stack
+    std subtract sum swapaxes take take_along_axis tanh tensordot tile transpose tril triu true_divide
     unique var where zeros zeros_like"""
 
 for _name in OPERATORS.split():
@@ -226,7 +228,7 @@ def __getattr__(name: str) -> Any:
 def array(data: Any, dtype: Any = None, copy: bool = True) -> ndarray:
     """From NumPy's arrays, numbers and lists, on the current device."""
     if isinstance(data, ndarray):
-        data = _unwrap(data)
+        data = data._array  # from any device
     return _wrap(np.array(data, dtype, copy=True))
 
 
@@ -253,6 +255,31 @@ def may_share_memory(a: ndarray, b: ndarray) -> bool:
 
 
 shares_memory = may_share_memory
+
+
+def eye(n: int, m: int | None = None, dtype: Any = float) -> ndarray:
+    return _wrap(np.eye(n, m, dtype=dtype))
+
+
+class _Ogrid:
+    def __getitem__(self, index: Any) -> Any:
+        return _wrap(np.ogrid[index])
+
+
+ogrid = _Ogrid()
+
+
+class _Add:
+    """The function, and as in NumPy `add.at`: no element of minidl's is named twice on a GPU."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return _call(np.add, args, options)
+
+    def at(self, array: ndarray, index: Any, values: Any) -> None:
+        np.add.at(_unwrap(array), _unwrap(index), _unwrap(values))
+
+
+add = _Add()
 
 
 def from_dlpack(other: Any) -> ndarray:
@@ -415,6 +442,9 @@ class _OutOfMemoryError(MemoryError):
 
 
 class _MemoryPool:
+    def malloc(self, size: int) -> None:
+        pass
+
     def used_bytes(self) -> int:
         return 0
 
@@ -440,6 +470,15 @@ cuda = types.SimpleNamespace(
     memory=types.SimpleNamespace(OutOfMemoryError=_OutOfMemoryError),
     runtime=runtime,
 )
+
+
+def _set_allocator(allocator: Any) -> None:
+    global _allocator
+    _allocator = allocator
+
+
+cuda.set_allocator = _set_allocator
+_allocator = _pool.malloc
 
 
 def get_default_memory_pool() -> _MemoryPool:
