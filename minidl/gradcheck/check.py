@@ -176,7 +176,7 @@ class _Check:
         ]
         self.gradients: list[Gradients] = []  # per upstream gradient, per array
         for weights in self.upstream:
-            found, problems = analytic_gradients(subject, backward, weights)
+            found, problems = analytic_gradients(subject, subject.record()[1], weights, last=True)
             report.problems += [p for p in problems if p not in report.problems]
             self.gradients.append(found)
         report.problems += probe(subject, backward, self.upstream[0], self.gradients[0])

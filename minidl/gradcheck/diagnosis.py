@@ -34,6 +34,9 @@ def diagnose(
 ) -> list[Diagnosis]:
     """What may explain the wrong gradients; `mistakes` with the gradients each of them gives."""
     wrong = [k for k, array in enumerate(report.arrays) if array.wrong]
+    if not wrong:  # only a direction is: no element shows where
+        wrong = list(range(len(report.arrays)))
+        mistakes = [m for m in mistakes if all(map(_explains, report.arrays, m[1]))]
     found = []
     unexplained = set(wrong)
     for mistake, gradients in _most_explaining_first(report, wrong, mistakes):
@@ -50,7 +53,7 @@ def diagnose(
             )
     for k in sorted(unexplained):
         array = report.arrays[k]
-        if array.analytic is not None:
+        if array.analytic is not None and array.wrong:
             right = np.where(array.verdicts == Verdict.KINK, np.nan, array.numeric)
             pattern = describe(array.name, array.analytic, right, hints)
             found += [pattern] if pattern else []

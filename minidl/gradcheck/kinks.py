@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .._kernels import array_namespace
 from .numeric import Line, Outputs, one_sided
+from .subject import namespace
 
 __all__ = ["SlopeRange", "branch_changes", "slope_ranges"]
 
@@ -65,7 +65,7 @@ def slope_ranges(
     for weights in upstream:
         low = high = 0.0
         for v, a, b in zip(weights, left, right, strict=True):
-            xp = array_namespace(v)
+            xp = namespace(v)
             low += float(xp.minimum(v * a, v * b).sum())
             high += float(xp.maximum(v * a, v * b).sum())
         ranges.append(SlopeRange(low, high))
@@ -90,4 +90,4 @@ def _jumps(upstream: Sequence[Outputs], left: Outputs, right: Outputs) -> list[f
 
 
 def _finite(outputs: Outputs) -> bool:
-    return all(bool(array_namespace(y).isfinite(y).all()) for y in outputs)
+    return all(bool(namespace(y).isfinite(y).all()) for y in outputs)

@@ -163,19 +163,28 @@ def one_sided(line: Line, h: float) -> tuple[Outputs, Outputs]:
 def noise(line: Line, upstream: Sequence[Outputs]) -> float:
     """The rounding error (standard deviation) of <upstream, f>, measured along a line.
 
-    Third differences of values so close together that any smooth function has none: what is left
-    is noise, amplified by 20 in variance. At least the rounding of the sum itself.
+    A function in which nothing changes at the closest distance rounds more coarsely than float64,
+    and is looked at from further away. At least the rounding of the sum itself.
     """
-    values = [line.at(t * 1e-10) for t in range(7)]
+    measured = _roughness(line, upstream, 1e-10) or _roughness(line, upstream, 1e-7)
+    here = line.at(0.0)
+    squares = [
+        sum(float(((v * y) ** 2).sum()) for v, y in zip(weights, here, strict=True))
+        for weights in upstream
+    ]
+    return max(measured, 1e-16 * max(squares) ** 0.5)
+
+
+def _roughness(line: Line, upstream: Sequence[Outputs], spacing: float) -> float:
+    """Third differences of values so close together that a smooth function has none: what is left
+    is noise, amplified by 20 in variance."""
+    values = [line.at(t * spacing) for t in range(7)]
     largest = 0.0
     for weights in upstream:
         projected = np.array(
             [weigh(weights, [y - y0 for y, y0 in zip(ys, values[0], strict=True)]) for ys in values]
         )
-        measured = float(np.sqrt((np.diff(projected, 3) ** 2).mean() / 20))
-        terms = [v * y for v, y in zip(weights, values[0], strict=True)]
-        rounding = 1e-16 * sum(float((term * term).sum()) for term in terms) ** 0.5
-        largest = max(largest, measured, rounding)
+        largest = max(largest, float(np.sqrt((np.diff(projected, 3) ** 2).mean() / 20)))
     return largest
 
 

@@ -61,6 +61,8 @@ def describe(name: str, got: Any, right: Any, hints: Hints = NOTHING) -> Diagnos
     'w: a term is missing that is the same along axis 0'
     """
     got, right = np.asarray(got, dtype=float), np.asarray(right, dtype=float)
+    if not np.isfinite(got).any():
+        return None
     with np.errstate(all="ignore"):
         for pattern in PATTERNS if got.shape == right.shape else [_reordered]:
             found = pattern(got, right, hints)
@@ -287,8 +289,9 @@ def _constant(got: np.ndarray, right: np.ndarray, hints: Hints) -> Found:
     several = [axis for axis, n in enumerate(got.shape) if n > 1]
     for count in range(len(several), 0, -1):
         for axes in itertools.combinations(several, count):
-            spread = np.nanmax(residual, axes) - np.nanmin(residual, axes)
-            if np.nanmax(spread) <= 10 * CLOSE * size:
+            largest = np.where(known, residual, -np.inf).max(axes)
+            smallest = np.where(known, residual, np.inf).min(axes)
+            if (largest - smallest).max() <= 10 * CLOSE * size:
                 return (
                     f"a term is missing that is the same along {_axes(axes)}",
                     f"analytic - numeric does not change along {_axes(axes)}; the largest is "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,17 @@ from ..autograd import enable_grad, grad, no_grad, observe_operations
 from ..nn import Module
 from ..tensor import Tensor
 
-__all__ = ["PairSubject", "Subject", "TensorSubject", "host", "make_subject", "require_arrays"]
+__all__ = [
+    "PairSubject",
+    "Subject",
+    "TensorSubject",
+    "host",
+    "make_subject",
+    "namespace",
+    "require_arrays",
+]
 
-Backward = Callable[[Sequence[Any]], list[Any]]
+Backward = Callable[..., list[Any]]
 
 
 class Subject:
@@ -52,7 +61,10 @@ class Subject:
         raise NotImplementedError
 
     def record(self, arrays: Sequence[Any] | None = None) -> tuple[list[Any], Backward]:
-        """The outputs, and a function from upstream gradients to the gradient of each array."""
+        """The outputs, and a function from upstream gradients to the gradient of each array.
+
+        Its argument `last` tells that it will not be called again, as in training.
+        """
         raise NotImplementedError
 
     def gradients_by(self, backward: Callable[..., Any], upstream: Sequence[Any]) -> list[Any]:
@@ -144,7 +156,7 @@ class TensorSubject(Subject):
         with enable_grad():
             outputs, targets = self._call(arrays or self.arrays, recording=True)
 
-        def backward(upstream: Sequence[Any]) -> list[Any]:
+        def backward(upstream: Sequence[Any], last: bool = False) -> list[Any]:
             pairs = [
                 (output, Tensor(_like(v, output.data)))
                 for output, v in zip(outputs, upstream, strict=True)
@@ -153,7 +165,7 @@ class TensorSubject(Subject):
             if not pairs:
                 return [array_namespace(x.data).zeros_like(x.data) for x in targets]
             roots, gradients = zip(*pairs, strict=True)
-            found = grad(roots, targets, gradients, retain_graph=True, allow_unused=True)
+            found = grad(roots, targets, gradients, retain_graph=not last, allow_unused=True)
             return [
                 array_namespace(x.data).zeros_like(x.data) if g is None else g.data
                 for g, x in zip(found, targets, strict=True)
@@ -257,7 +269,7 @@ class PairSubject(Subject):
         inputs = self._inputs(arrays or self.arrays)
         output, cached, cache = self._split(self.forward(*inputs))
 
-        def backward(upstream: Sequence[Any]) -> list[Any]:
+        def backward(upstream: Sequence[Any], last: bool = False) -> list[Any]:
             found = self.backward(upstream[0], *((cache,) if cached else inputs))
             if not isinstance(found, tuple | list):
                 found = (found,)
@@ -312,6 +324,11 @@ def require_arrays(subject: Subject, inputs: Sequence[Any]) -> None:
     for name, array in zip(subject.names, subject.arrays, strict=True):
         if not bool(array_namespace(array).isfinite(array).all()):
             raise ValueError(f"gradcheck: {name} has NaN or infinite elements")
+
+
+def namespace(array: Any) -> ModuleType:
+    """NumPy or CuPy; sums and products of 0-d arrays, which NumPy turns into numbers, included."""
+    return np if isinstance(array, np.generic) else array_namespace(array)
 
 
 def host(array: Any) -> np.ndarray:
