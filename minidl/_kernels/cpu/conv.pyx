@@ -1,32 +1,33 @@
-"""Convolution, both gradients, im2col and col2im.
+"""Convolution and its input gradient, as products of the weight with shifted planes.
 
-All three convolutions are one sum over taps. A tap (dy, dx) is one element of the window; through
-it, output pixel (p, q) sees the input pixel (p * stride + dy, q * stride + dx):
+Both are one sum over taps. A tap (dy, dx) is one element of the window; through it, output pixel
+(p, q) sees the input pixel (p * stride + dy, q * stride + dx):
 
     forward          dy = r * dilation - padding                      for every r, s
-    weight gradient  the same taps, summed over pixels instead of channels and taps
     input gradient   dx's pixels fall into stride x stride phases; those of one phase see dy
                      through stride-1 taps, so each phase is a forward pass with its own taps
 
-The columns of im2col are gathered, a block of at most KC rows by a few hundred pixels at a time,
-straight into the packed layout that the product kernel reads (see simd/kernels.h).
+A task copies a band of the input into planes (see planes.pyx) that stay in the L2 cache and runs
+the weights, packed in strips of MR output channels, over them, NR positions at a time. Every output
+is summed over the same blocks of channels and taps, whatever the number of threads, so the bits do
+not depend on it.
 """
 
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
 
+from .planes cimport (
+    Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
+)
 from .simd cimport (
-    KC, Segment, Window, columns_of_strip, gather, minidl_instruction_set, multiply_strips, pack_a,
-    pack_b, real, rows_of_strip, segment_pixels,
+    GOES_ON, RECTIFY, columns_of_strip, convolve_tile, minidl_instruction_set, pack_a, real,
+    rows_of_strip,
 )
 
-# Pixels of a task of `convolve`, in strips of NR; rows and strips of a task of `weight_gradient`.
 cdef enum:
-    PIXEL_STRIPS = 4
-    GRADIENT_ROWS = 256
-    GRADIENT_STRIPS = 4
-    MAX_PIXELS = PIXEL_STRIPS * 48
+    MOST_POSITIONS = 480
+    MOST_STAGED = 64 * 1024     # elements of planes that are worked on at once
+    MOST_DEPTH = 512            # products that are added up in a row: rounding errors grow with it
 
 
 cdef extern from *:
@@ -50,340 +51,254 @@ def instruction_set():
     return minidl_instruction_set().decode()
 
 
+# Consecutive output pixels within one strip of positions: `len` from place `at` of the strip on,
+# going to element `to` of the output's first channel.
+cdef struct Run:
+    Py_ssize_t at, len, to
+
+
+# What all tasks of a convolution share.
+cdef struct Job:
+    const Layout *layout
+    Py_ssize_t n_taps, depth, plane     # depth: channels of a group times taps
+    Py_ssize_t channel_block            # channels in the planes at once
+    const Py_ssize_t *shifts            # of the rows of B, in planes of `channel_block` channels
+    Py_ssize_t x_image_stride
+    Py_ssize_t out_channels             # of a group
+    Py_ssize_t y_image_stride, y_plane, y_row_stride, y_col_stride
+    bint relu
+
+
 cdef void pack_weight(
-    const real *weight, Py_ssize_t out_stride, Py_ssize_t in_stride,
-    const Py_ssize_t[:, ::1] taps, Py_ssize_t k0, Py_ssize_t k, Py_ssize_t count, real *strip
+    const real *weight, Py_ssize_t out_stride, Py_ssize_t in_stride, const Py_ssize_t[:, ::1] taps,
+    Py_ssize_t channels, Py_ssize_t count, real *strip
 ) noexcept nogil:
-    """One strip of A: the weights of `count` output channels for the rows k0 ... k0 + k."""
-    cdef Py_ssize_t mr = rows_of_strip(weight), n_taps = taps.shape[0], row, i
-    cdef Py_ssize_t channel = k0 // n_taps, tap = k0 % n_taps
+    """One strip of A, [channel][tap][MR]: the weights of `count` <= MR output channels."""
+    cdef Py_ssize_t mr = rows_of_strip(weight), n_taps = taps.shape[0], c, tap, i
     cdef const real *source
-    for row in range(k):
-        source = weight + channel * in_stride + taps[tap, 2]
-        for i in range(count):
-            strip[row * mr + i] = source[i * out_stride]
-        for i in range(count, mr):
-            strip[row * mr + i] = 0
-        tap += 1
-        if tap == n_taps:
-            tap = 0
-            channel += 1
+    cdef bint consecutive = in_stride == n_taps
+    for tap in range(n_taps):
+        consecutive = consecutive and taps[tap, 3] == tap
+    if consecutive:
+        pack_a(weight, out_stride, count, channels * n_taps, strip)
+        return
+    for c in range(channels):
+        for tap in range(n_taps):
+            source = weight + c * in_stride + taps[tap, 3]
+            for i in range(count):
+                strip[i] = source[i * out_stride]
+            for i in range(count, mr):
+                strip[i] = 0
+            strip += mr
 
 
-cdef void convolve_block(
-    const real *x, const Window *window, const Py_ssize_t[:, ::1] taps, Py_ssize_t depth,
-    Py_ssize_t first, Py_ssize_t count, Py_ssize_t rows, Py_ssize_t cols,
-    const real *packed, Py_ssize_t strips, Py_ssize_t strip0, Py_ssize_t strip1,
-    Py_ssize_t out_channels, const real *bias, real *y, Py_ssize_t y_image_stride,
-    Py_ssize_t y_channel_stride, Py_ssize_t y_row_stride, Py_ssize_t y_col_stride,
-    Segment *segments, real *b, real *tiles
+cdef Py_ssize_t find_runs(
+    const Job *job, const Band *band, Py_ssize_t nr, Run *runs, Py_ssize_t *first_run
 ) noexcept nogil:
-    """Output channels [strip0, strip1) x MR at the pixels [first, first + count)."""
-    cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), n_taps = taps.shape[0]
-    cdef Py_ssize_t b_strips = (count + nr - 1) // nr, a_strips = strip1 - strip0
-    cdef Py_ssize_t n_segments = segment_pixels(first, count, rows, cols, nr, KC * nr, segments)
-    cdef Py_ssize_t tail = count - (b_strips - 1) * nr
-    cdef Py_ssize_t plane = window.height * window.width
-    cdef Py_ssize_t k0, k, row, channel, tap, i, m, at, j
+    """The runs of a band, strip by strip; those of strip j begin at first_run[j]. The strips."""
+    cdef const Layout *layout = job.layout
+    cdef Py_ssize_t strip = -1, found = 0, image, row, at, done, length, to
+    cdef Py_ssize_t rows = band.rows, cols = layout.cols
+    if layout.pitch == cols and job.y_col_stride == 1 and job.y_row_stride == cols:
+        rows, cols = 1, band.rows * cols                    # one row after the other in both
+    for image in range(band.images):
+        for row in range(rows):
+            at = (image * layout.image_rows + row) * layout.pitch
+            to = ((band.image + image) * job.y_image_stride
+                  + (band.row + row) * job.y_row_stride)
+            done = 0
+            while done < cols:
+                while strip < (at + done) // nr:
+                    strip += 1
+                    first_run[strip] = found
+                length = min(cols - done, nr - (at + done) % nr)
+                runs[found].at = (at + done) % nr
+                runs[found].len = length
+                runs[found].to = to + done * job.y_col_stride
+                found += 1
+                done += length
+    first_run[strip + 1] = found
+    return strip + 1
+
+
+cdef void write_tile(
+    const Job *job, const real *tile, Py_ssize_t nr, Py_ssize_t channels, const Run *runs,
+    Py_ssize_t n_runs, real *y
+) noexcept nogil:
+    cdef Py_ssize_t r, channel, j
+    cdef const real *source
     cdef real *target
-    cdef real *tile
-    cdef real value
-    cdef Segment *s
-
-    for i in range((depth + KC - 1) // KC):
-        k0 = i * KC
-        k = min(<Py_ssize_t>KC, depth - k0)
-        channel = k0 // n_taps
-        tap = k0 % n_taps
-        for row in range(k):
-            gather(x + channel * plane, window, taps[tap, 0], taps[tap, 1],
-                   segments, n_segments, b + row * nr)
-            for j in range(tail, nr):
-                b[(b_strips - 1) * KC * nr + row * nr + j] = 0
-            tap += 1
-            if tap == n_taps:
-                tap = 0
-                channel += 1
-        multiply_strips(k, packed + ((k0 // KC) * strips + strip0) * KC * mr, a_strips,
-                        b, b_strips, tiles, k0 == 0)
-
-    for i in range(n_segments):
-        s = segments + i
-        at = s.at // (KC * nr)                                  # strip of this segment
-        tile = tiles + at * a_strips * mr * nr + s.at % (KC * nr)
-        target = (y + s.image * y_image_stride + s.row * y_row_stride + s.col * y_col_stride
-                  + strip0 * mr * y_channel_stride)
-        for m in range(min(a_strips * mr, out_channels - strip0 * mr)):
-            value = bias[strip0 * mr + m] if bias != NULL else 0
-            if y_col_stride == 1:
-                for j in range(s.len):
-                    target[j] = tile[j] + value
+    for r in range(n_runs):
+        for channel in range(channels):
+            source = tile + channel * nr + runs[r].at
+            target = y + channel * job.y_plane + runs[r].to
+            if job.y_col_stride == 1:
+                for j in range(runs[r].len):
+                    target[j] = source[j]
             else:
-                for j in range(s.len):
-                    target[j * y_col_stride] = tile[j] + value
-            tile += nr
-            target += y_channel_stride
+                for j in range(runs[r].len):
+                    target[j * job.y_col_stride] = source[j]
+
+
+cdef void convolve_band(
+    const Job *job, const real *x, const Band *band, const real *packed, const real *bias,
+    Py_ssize_t strip0, Py_ssize_t strip1, real *y, Run *runs, Py_ssize_t *first_run, real *planes,
+    real *tiles
+) noexcept nogil:
+    """Output channels [strip0, strip1) x MR of one group at one band."""
+    cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x)
+    cdef Py_ssize_t strips = find_runs(job, band, nr, runs, first_run)
+    cdef Py_ssize_t channels = job.depth // job.n_taps, block, channel0, count, a, b, rows, k0
+    cdef Py_ssize_t plane = job.layout.height * job.layout.width
+    cdef bint first, last
+    cdef const Run *run
+    cdef int flags
+    cdef real *tile
+    for block in range((channels + job.channel_block - 1) // job.channel_block):
+        channel0 = block * job.channel_block
+        count = min(job.channel_block, channels - channel0)
+        first = channel0 == 0
+        last = channel0 + count == channels
+        flags = (0 if first else GOES_ON) | (RECTIFY if last and job.relu else 0)
+        fill_planes(x + channel0 * plane, job.x_image_stride, count, job.layout, band, job.plane,
+                    planes)
+        k0 = channel0 * job.n_taps
+        for a in range(strip0, strip1):
+            rows = min(mr, job.out_channels - a * mr)
+            for b in range(strips):
+                run = runs + first_run[b]
+                if first_run[b + 1] == first_run[b]:
+                    continue                                # between two images
+                if run.len == nr and job.y_col_stride == 1 and rows == mr:
+                    convolve_tile(
+                        count * job.n_taps, packed + (a * job.depth + k0) * mr, planes + b * nr,
+                        job.shifts, y + a * mr * job.y_plane + run.to, job.y_plane, bias + a * mr,
+                        flags,
+                    )
+                    continue
+                tile = tiles
+                if not (first and last):
+                    tile = tiles + ((a - strip0) * strips + b) * mr * nr
+                convolve_tile(
+                    count * job.n_taps, packed + (a * job.depth + k0) * mr, planes + b * nr,
+                    job.shifts, tile, nr, bias + a * mr, flags,
+                )
+                if last:
+                    write_tile(job, tile, nr, rows, run, first_run[b + 1] - first_run[b],
+                               y + a * mr * job.y_plane)
 
 
 def convolve(
     const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
-    Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, const Py_ssize_t[:, ::1] taps,
-    stride, Py_ssize_t groups, bias, real[:, :, :, ::1] y, first_pixel, pixel_step, pixels,
-    int num_threads,
+    Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, Planes planes, Py_ssize_t groups,
+    bias, bint relu, real[:, :, :, ::1] y, first_pixel, pixel_step, int num_threads,
 ):
     """y[n, k, p, q] = bias[k] + sum over c and taps of weight * x[n, c, p*stride + dy, q*stride + dx].
 
-    `taps` holds a row (dy, dx, offset into weight) per tap. Output pixel (p, q) of `pixels` lands
-    at y's pixel `first_pixel + (p, q) * pixel_step`.
+    Output pixel (p, q) lands at y's pixel `first_pixel + (p, q) * pixel_step`; with `relu` it is
+    cut off below zero.
     """
-    cdef Py_ssize_t in_channels = x.shape[1] // groups, out_channels = y.shape[1] // groups
-    cdef Py_ssize_t rows = pixels[0], cols = pixels[1], total = x.shape[0] * rows * cols
-    cdef Py_ssize_t depth = in_channels * taps.shape[0]
+    cdef const Layout *layout = &planes.layout
+    cdef Py_ssize_t images = x.shape[0], channels = x.shape[1] // groups
+    cdef Py_ssize_t out_channels = y.shape[1] // groups, n_taps = planes.taps.shape[0]
+    if images * layout.rows * layout.cols == 0 or out_channels == 0:
+        return
     cdef const real *x0 = &x[0, 0, 0, 0]
     cdef const real *w0 = &weight[0]
     cdef real *y0 = &y[0, 0, 0, 0] + <Py_ssize_t>first_pixel[0] * y.shape[3] + <Py_ssize_t>first_pixel[1]
     cdef Py_ssize_t mr = rows_of_strip(x0), nr = columns_of_strip(x0)
-    cdef Py_ssize_t strips = (out_channels + mr - 1) // mr, k_blocks = (depth + KC - 1) // KC
-    cdef Py_ssize_t packed_size = k_blocks * strips * KC * mr
-    cdef Py_ssize_t step_h = pixel_step[0], step_w = pixel_step[1]
-    cdef Py_ssize_t row_stride = step_h * y.shape[3], plane = y.shape[2] * y.shape[3]
-    cdef const real[::1] bias_view
-    cdef const real *bias0 = NULL
-    cdef Window window
+    cdef Py_ssize_t strips = (out_channels + mr - 1) // mr
+    cdef Job job
+    job.layout = layout
+    job.n_taps = n_taps
+    job.depth = channels * n_taps
+    job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
+    job.out_channels = out_channels
+    job.y_plane = y.shape[2] * y.shape[3]
+    job.y_image_stride = y.shape[1] * job.y_plane
+    job.y_row_stride = <Py_ssize_t>pixel_step[0] * y.shape[3]
+    job.y_col_stride = pixel_step[1]
+    job.relu = relu
 
-    if total == 0 or out_channels == 0:
-        return
-    if bias is not None:
-        bias_view = bias
-        bias0 = &bias_view[0]
-    window.image_stride = x.shape[1] * x.shape[2] * x.shape[3]
-    window.height = x.shape[2]
-    window.width = x.shape[3]
-    window.stride_h = stride[0]
-    window.stride_w = stride[1]
-
-    # Tasks: groups x blocks of pixels x blocks of output channels. Every output element is summed
-    # in the same order however it is cut, so the cut may follow the number of threads.
-    cdef Py_ssize_t pixel_strips = (total + nr - 1) // nr
-    cdef Py_ssize_t block = max(<Py_ssize_t>1, min(<Py_ssize_t>PIXEL_STRIPS, pixel_strips // (2 * num_threads)))
-    cdef Py_ssize_t pixel_blocks = (pixel_strips + block - 1) // block
-    cdef Py_ssize_t channel_blocks = max(
-        <Py_ssize_t>1, min(strips, (2 * num_threads + groups * pixel_blocks - 1) // (groups * pixel_blocks))
+    cdef Band size = best_band(
+        layout, images, channels, job.depth * strips * mr, nr, MOST_POSITIONS, 0
     )
-    cdef Py_ssize_t b_size = block * KC * nr, tiles_size = strips * mr * block * nr
-    cdef real *packed = <real *>malloc(groups * packed_size * sizeof(real))
-    cdef real *buffers = <real *>malloc(num_threads * (b_size + tiles_size) * sizeof(real))
-    cdef Segment *segments = <Segment *>malloc(num_threads * block * nr * sizeof(Segment))
-    cdef Py_ssize_t task, g, i, p
+    cdef Py_ssize_t band_strips = (positions(layout, &size) + nr - 1) // nr
+    job.plane = plane_size(layout, band_strips * nr)
+    job.channel_block = min(
+        channels,
+        max(<Py_ssize_t>1, min(MOST_STAGED // (layout.phases * job.plane), MOST_DEPTH // n_taps)),
+    )
+    # Tasks: groups x bands x blocks of output channels.
+    cdef Py_ssize_t bands = count_bands(layout, &size, images)
+    cdef Py_ssize_t blocks = max(
+        <Py_ssize_t>1, min(strips, (2 * num_threads + groups * bands - 1) // (groups * bands))
+    )
+    if num_threads == 1:
+        blocks = 1
+    cdef Py_ssize_t planes_size = job.channel_block * layout.phases * job.plane
+    cdef Py_ssize_t tiles_size = mr * nr
+    if job.channel_block < channels:
+        tiles_size *= band_strips * ((strips + blocks - 1) // blocks)
+    cdef Py_ssize_t size_of_runs = band_strips * nr
+    cdef Py_ssize_t block_depth = job.channel_block * n_taps
+    cdef real *packed = <real *>malloc(groups * strips * mr * (job.depth + 1) * sizeof(real))
+    cdef real *biases = packed + groups * strips * mr * job.depth
+    cdef real *buffers = <real *>malloc(num_threads * (planes_size + tiles_size) * sizeof(real))
+    cdef Run *runs = <Run *>malloc(num_threads * size_of_runs * sizeof(Run))
+    cdef Py_ssize_t *first_runs = <Py_ssize_t *>malloc(
+        (num_threads * (band_strips + 1) + block_depth) * sizeof(Py_ssize_t)
+    )
+    cdef Py_ssize_t *shifts = first_runs + num_threads * (band_strips + 1)
+    cdef Py_ssize_t task, g, i, c, tap, t
+    cdef const real[::1] bias_view
     cdef real *mine
-    if packed == NULL or buffers == NULL or segments == NULL:
+    cdef Band band
+    if packed == NULL or buffers == NULL or runs == NULL or first_runs == NULL:
         free(packed)
         free(buffers)
-        free(segments)
-        raise MemoryError(f"convolution: no memory for {groups * packed_size} packed weights")
+        free(runs)
+        free(first_runs)
+        raise MemoryError(
+            f"convolution: no memory for {num_threads} x {planes_size + tiles_size} elements"
+        )
+    for c in range(job.channel_block):
+        for tap in range(n_taps):
+            shifts[c * n_taps + tap] = (
+                (c * layout.phases + planes.taps[tap, 0]) * job.plane
+                + planes.taps[tap, 1] * layout.pitch + planes.taps[tap, 2]
+            )
+    job.shifts = shifts
+    for i in range(groups * strips * mr):
+        biases[i] = 0
+    if bias is not None:
+        bias_view = bias
+        for i in range(groups * out_channels):
+            biases[i // out_channels * strips * mr + i % out_channels] = bias_view[i]
 
     with nogil:
-        for task in prange(groups * k_blocks * strips, num_threads=num_threads, schedule="static"):
-            g = task // (k_blocks * strips)
-            i = task % (k_blocks * strips)                       # k block * strips + strip
-            p = (i // strips) * KC
+        for task in prange(groups * strips, num_threads=num_threads, schedule="static"):
+            g = task // strips
+            i = task % strips * mr
             pack_weight(
-                w0 + g * weight_group_stride + (i % strips) * mr * weight_out_stride,
-                weight_out_stride, weight_in_stride, taps, p, min(<Py_ssize_t>KC, depth - p),
-                min(mr, out_channels - (i % strips) * mr), packed + g * packed_size + i * KC * mr,
+                w0 + g * weight_group_stride + i * weight_out_stride, weight_out_stride,
+                weight_in_stride, planes.taps, channels, min(mr, out_channels - i),
+                packed + task * mr * job.depth,
             )
-        for task in prange(
-            groups * pixel_blocks * channel_blocks, num_threads=num_threads, schedule="dynamic"
-        ):
-            g = task // (pixel_blocks * channel_blocks)
-            i = task % channel_blocks
-            p = (task // channel_blocks) % pixel_blocks * block * nr
-            mine = buffers + threadid() * (b_size + tiles_size)
-            convolve_block(
-                x0 + g * in_channels * window.height * window.width, &window, taps, depth,
-                p, min(block * nr, total - p), rows, cols,
-                packed + g * packed_size, strips, i * strips // channel_blocks,
-                (i + 1) * strips // channel_blocks, out_channels,
-                bias0 + g * out_channels if bias0 != NULL else NULL,
-                y0 + g * out_channels * plane, y.shape[1] * plane, plane, row_stride, step_w,
-                segments + threadid() * block * nr, mine, mine + b_size,
+        for task in prange(groups * bands * blocks, num_threads=num_threads, schedule="dynamic"):
+            g = task // (bands * blocks)
+            i = task % blocks
+            t = threadid()
+            band = band_at(layout, &size, images, task // blocks % bands)
+            mine = buffers + t * (planes_size + tiles_size)
+            convolve_band(
+                &job, x0 + g * channels * layout.height * layout.width, &band,
+                packed + g * strips * mr * job.depth, biases + g * strips * mr,
+                i * strips // blocks, (i + 1) * strips // blocks,
+                y0 + g * out_channels * job.y_plane, runs + t * size_of_runs,
+                first_runs + t * (band_strips + 1), mine, mine + planes_size,
             )
     free(packed)
     free(buffers)
-    free(segments)
-
-
-cdef void weight_gradient_block(
-    const real *dy, const Window *dy_window, const real *x, const Window *x_window,
-    const Py_ssize_t[:, ::1] taps, Py_ssize_t first, Py_ssize_t last, Py_ssize_t cols,
-    Py_ssize_t row_count, Py_ssize_t column0, Py_ssize_t column_count,
-    real *dw, Py_ssize_t dw_row_stride, Segment *segments, real *scratch, real *a, real *b, real *tiles
-) noexcept nogil:
-    """dw[:row_count, column0:column0 + column_count], summed over the pixels [first, last)."""
-    cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), n_taps = taps.shape[0]
-    cdef Py_ssize_t a_strips = (row_count + mr - 1) // mr, b_strips = (column_count + nr - 1) // nr
-    cdef Py_ssize_t dy_plane = dy_window.height * dy_window.width
-    cdef Py_ssize_t x_plane = x_window.height * x_window.width
-    cdef Py_ssize_t step, pixel, k, strip, i, j, n_segments, count, column, tap
-    cdef const real *tile
-
-    for step in range((last - first + KC - 1) // KC):
-        pixel = first + step * KC
-        k = min(<Py_ssize_t>KC, last - pixel)
-        n_segments = segment_pixels(pixel, k, dy_window.height, cols, KC, 0, segments)
-        for strip in range(a_strips):
-            count = min(mr, row_count - strip * mr)
-            for i in range(count):
-                gather(dy + (strip * mr + i) * dy_plane, dy_window, 0, 0,
-                       segments, n_segments, scratch + i * KC)
-            pack_a(scratch, KC, count, k, a + strip * KC * mr)
-        for strip in range(b_strips):
-            count = min(nr, column_count - strip * nr)
-            for i in range(count):
-                column = column0 + strip * nr + i
-                tap = column % n_taps
-                gather(x + column // n_taps * x_plane, x_window, taps[tap, 0], taps[tap, 1],
-                       segments, n_segments, scratch + i * KC)
-            pack_b(scratch, KC, count, k, b + strip * KC * nr)
-        multiply_strips(k, a, a_strips, b, b_strips, tiles, pixel == first)
-
-    for strip in range(b_strips):
-        count = min(nr, column_count - strip * nr)
-        for i in range(row_count):
-            tile = tiles + strip * a_strips * mr * nr + i * nr
-            for j in range(count):
-                dw[i * dw_row_stride + column0 + strip * nr + j] = tile[j]
-
-
-def weight_gradient(
-    const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, const Py_ssize_t[:, ::1] taps,
-    stride, Py_ssize_t groups, real[:, :, ::1] dw, int num_threads,
-):
-    """dw[i, k, c * taps + t] = sum of dy[n, k, p, q] * x[n, c, p*stride + dy_t, q*stride + dx_t].
-
-    dw's first axis holds partial sums over consecutive ranges of pixels: the caller adds them up.
-    Their number must not depend on the number of threads, or the bits would.
-    """
-    cdef Py_ssize_t out_channels = dy.shape[1] // groups, columns = dw.shape[2]
-    cdef Py_ssize_t parts = dw.shape[0], cols = dy.shape[3]
-    cdef Py_ssize_t total = dy.shape[0] * dy.shape[2] * cols
-    cdef const real *dy0 = &dy[0, 0, 0, 0]
-    cdef const real *x0 = &x[0, 0, 0, 0]
-    cdef real *dw0 = &dw[0, 0, 0]
-    cdef Py_ssize_t mr = rows_of_strip(x0), nr = columns_of_strip(x0)
-    cdef Window dy_window, x_window
-    dy_window.image_stride = dy.shape[1] * dy.shape[2] * cols
-    dy_window.height = dy.shape[2]
-    dy_window.width = cols
-    dy_window.stride_h = dy_window.stride_w = 1
-    x_window.image_stride = x.shape[1] * x.shape[2] * x.shape[3]
-    x_window.height = x.shape[2]
-    x_window.width = x.shape[3]
-    x_window.stride_h = stride[0]
-    x_window.stride_w = stride[1]
-
-    cdef Py_ssize_t column_block = GRADIENT_STRIPS * nr
-    cdef Py_ssize_t row_blocks = (out_channels + GRADIENT_ROWS - 1) // GRADIENT_ROWS
-    cdef Py_ssize_t column_blocks = (columns + column_block - 1) // column_block
-    cdef Py_ssize_t k_blocks = (total + KC - 1) // KC
-    cdef Py_ssize_t row_block = min(<Py_ssize_t>GRADIENT_ROWS, (out_channels + mr - 1) // mr * mr)
-    cdef Py_ssize_t a_size = row_block * KC, b_size = column_block * KC, tiles_size = row_block * column_block
-    cdef Py_ssize_t size = max(nr, mr) * KC + a_size + b_size + tiles_size
-    cdef real *buffers = <real *>malloc(num_threads * size * sizeof(real))
-    cdef Segment *segments = <Segment *>malloc(num_threads * KC * sizeof(Segment))
-    cdef Py_ssize_t task, part, g, r, c
-    cdef real *mine
-    if buffers == NULL or segments == NULL:
-        free(buffers)
-        free(segments)
-        raise MemoryError(f"convolution: no memory for {num_threads} buffers of {size} elements")
-
-    for task in prange(
-        parts * groups * row_blocks * column_blocks, nogil=True,
-        num_threads=num_threads, schedule="dynamic",
-    ):
-        c = task % column_blocks
-        r = task // column_blocks % row_blocks
-        g = task // (column_blocks * row_blocks) % groups
-        part = task // (column_blocks * row_blocks * groups)
-        mine = buffers + threadid() * size
-        weight_gradient_block(
-            dy0 + (g * out_channels + r * GRADIENT_ROWS) * dy_window.height * cols, &dy_window,
-            x0 + g * (x.shape[1] // groups) * x_window.height * x_window.width, &x_window, taps,
-            part * k_blocks // parts * KC, min(total, (part + 1) * k_blocks // parts * KC), cols,
-            min(<Py_ssize_t>GRADIENT_ROWS, out_channels - r * GRADIENT_ROWS),
-            c * column_block, min(column_block, columns - c * column_block),
-            dw0 + (part * dy.shape[1] + g * out_channels + r * GRADIENT_ROWS) * columns, columns,
-            segments + threadid() * KC, mine, mine + max(nr, mr) * KC,
-            mine + max(nr, mr) * KC + a_size, mine + max(nr, mr) * KC + a_size + b_size,
-        )
-    free(buffers)
-    free(segments)
-
-
-def gather_columns(
-    const real[:, :, :, ::1] x, const Py_ssize_t[:, ::1] taps, stride, pixels,
-    real[:, :, ::1] columns, int num_threads,
-):
-    """im2col: columns[n, c * taps + t, p * Q + q] = x[n, c, p*stride + dy_t, q*stride + dx_t]."""
-    cdef Py_ssize_t rows = pixels[0], cols = pixels[1], n_taps = taps.shape[0]
-    cdef Py_ssize_t image, row, p
-    cdef const real *x0 = &x[0, 0, 0, 0]
-    cdef Py_ssize_t plane = x.shape[2] * x.shape[3], channels = x.shape[1]
-    cdef Window window
-    cdef Segment *segments = <Segment *>malloc(max(rows, <Py_ssize_t>1) * sizeof(Segment))
-    if segments == NULL:
-        raise MemoryError(f"im2col: no memory for {rows} row descriptions")
-    window.image_stride = 0
-    window.height = x.shape[2]
-    window.width = x.shape[3]
-    window.stride_h = stride[0]
-    window.stride_w = stride[1]
-    for p in range(rows):
-        segments[p].image = 0
-        segments[p].row = p
-        segments[p].col = 0
-        segments[p].len = cols
-        segments[p].at = p * cols
-    for row in prange(
-        x.shape[0] * columns.shape[1], nogil=True, num_threads=num_threads, schedule="static"
-    ):
-        gather(
-            x0 + row // n_taps * plane, &window, taps[row % n_taps, 0], taps[row % n_taps, 1],
-            segments, rows, &columns[row // (channels * n_taps), row % (channels * n_taps), 0],
-        )
-    free(segments)
-
-
-cdef void scatter_plane(
-    const real[:, ::1] columns, const Py_ssize_t[:, ::1] taps, Py_ssize_t stride_h,
-    Py_ssize_t stride_w, Py_ssize_t rows, Py_ssize_t cols, real *plane, Py_ssize_t height,
-    Py_ssize_t width
-) noexcept nogil:
-    cdef Py_ssize_t tap, p, q, y, x
-    memset(plane, 0, height * width * sizeof(real))
-    for tap in range(taps.shape[0]):
-        for p in range(rows):
-            y = p * stride_h + taps[tap, 0]
-            if y < 0 or y >= height:
-                continue
-            for q in range(cols):
-                x = q * stride_w + taps[tap, 1]
-                if 0 <= x < width:
-                    plane[y * width + x] += columns[tap, p * cols + q]
-
-
-def scatter_columns(
-    const real[:, :, :, ::1] columns, const Py_ssize_t[:, ::1] taps, stride, pixels,
-    real[:, :, :, ::1] x, int num_threads,
-):
-    """col2im, the adjoint of im2col; columns is (N, C, taps, P*Q). One thread adds up one plane."""
-    cdef Py_ssize_t rows = pixels[0], cols = pixels[1], plane, channels = x.shape[1]
-    cdef Py_ssize_t stride_h = stride[0], stride_w = stride[1]
-    for plane in prange(
-        x.shape[0] * channels, nogil=True, num_threads=num_threads, schedule="static"
-    ):
-        scatter_plane(
-            columns[plane // channels, plane % channels], taps, stride_h, stride_w, rows, cols,
-            &x[plane // channels, plane % channels, 0, 0], x.shape[2], x.shape[3],
-        )
+    free(runs)
+    free(first_runs)

@@ -4,9 +4,13 @@ Everything the loops of conv.pyx and gemm.pyx take for granted (dtype, contiguit
 agree) is established here, once.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
+import minidl._kernels.cpu.columns as column_kernels
 import minidl._kernels.cpu.conv as conv
+import minidl._kernels.cpu.conv_weight as conv_weight
 import minidl._kernels.cpu.elementwise as elementwise
 import minidl._kernels.cpu.gemm as gemm
 
@@ -15,6 +19,7 @@ from ..geometry import Padding, Pair, conv_output_size
 from . import launch_winograd
 from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
+from .planes import Planes
 from .threads import threads_for
 
 __all__ = [
@@ -32,6 +37,7 @@ Array = np.ndarray
 MAX_PARTIAL_BYTES = 16 << 20
 
 
+@lru_cache(256)
 def _forward_taps(kernel_size: Pair, padding: Padding, dilation: Pair) -> Array:
     """Rows (dy, dx, offset in the window) of a forward pass, in row-major order of the window."""
     r, s = np.indices(kernel_size)
@@ -65,15 +71,29 @@ def _phase_taps(
     return np.array(taps, dtype=np.intp).reshape(-1, 3)
 
 
-def _is_pointwise(weight_shape: tuple[int, ...], stride: Pair, padding: Padding) -> bool:
-    """Whether the convolution is a plain product: 1x1, stride 1, no padding."""
-    return weight_shape[2:] == (1, 1) and stride == (1, 1) and padding == (0, 0, 0, 0)
+@lru_cache(1024)
+def _forward_planes(
+    image: Pair, kernel_size: Pair, pixels: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> Planes:
+    return Planes(_forward_taps(kernel_size, padding, dilation), image, pixels, stride)
 
 
-def _flat(images: Array) -> Array:
-    """(N, C, H, W) as (N, C, 1, H*W): longer rows for operations on single pixels."""
-    n, c, h, w = images.shape
-    return images.reshape(n, c, 1, h * w)
+@lru_cache(1024)
+def _gradient_planes(
+    image: Pair, kernel_size: Pair, pixels: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> tuple[list[tuple[Pair, Planes]], bool]:
+    """For each phase of the input its first pixel and the planes of dy (`pixels`).
+
+    And whether every pixel of the input is in one of them; others no window has seen.
+    """
+    parts, covered = [], 0
+    for phase in np.ndindex(min(stride[0], image[0]), min(stride[1], image[1])):
+        taps = _phase_taps(kernel_size, stride, padding, dilation, phase)
+        if len(taps):
+            size = (-(-(image[0] - phase[0]) // stride[0]), -(-(image[1] - phase[1]) // stride[1]))
+            parts.append((phase, Planes(taps, pixels, size, (1, 1))))
+            covered += size[0] * size[1]
+    return parts, covered == image[0] * image[1]
 
 
 def conv2d_forward(
@@ -107,25 +127,22 @@ def conv2d_forward(
     if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
         launch_winograd.convolve(x, weight, bias, padding, y, transposed=False)
         return _cut_off(y) if relu else y
-    pointwise = _is_pointwise(weight.shape, stride, padding)
-    target = _flat(y) if pointwise else y
     conv.convolve(
-        _flat(x) if pointwise else x,
+        x,
         weight.reshape(-1),
         c_per_group * r * s,
         r * s,
         k // groups * c_per_group * r * s,
-        _forward_taps((r, s), padding, dilation),
-        stride,
+        _forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation),
         groups,
         bias,
-        target,
+        relu,
+        y,
         (0, 0),
         (1, 1),
-        target.shape[2:],
         threads_for(y.size * weight[0].size),
     )
-    return _cut_off(y) if relu else y
+    return y
 
 
 def _cut_off(y: Array) -> Array:
@@ -158,37 +175,24 @@ def conv2d_input_grad(
         top, bottom, left, right = (2 - before for before in padding)
         launch_winograd.convolve(dy, weight, None, (top, bottom, left, right), dx, transposed=True)
         return dx
-    pointwise = _is_pointwise(weight.shape, stride, padding)
-    phases = [(a, b) for a in range(stride[0]) for b in range(stride[1])]
-    taps = {
-        phase: _phase_taps((r, s), stride, padding, dilation, phase)
-        for phase in phases
-        if phase[0] < input_shape[2] and phase[1] < input_shape[3]
-    }
-    all_covered = all(len(phase_taps) for phase_taps in taps.values())
+    parts, all_covered = _gradient_planes((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     dx = empty(input_shape, dy.dtype)
     if not all_covered:
         dx.fill(0)
-    target = _flat(dx) if pointwise else dx
-    source = _flat(dy) if pointwise else dy
-    height, width = target.shape[2:]
-    for (row, col), phase_taps in taps.items():
-        if not len(phase_taps):
-            continue
+    for first_pixel, planes in parts:
         conv.convolve(
-            source,
+            dy,
             weight.reshape(-1),
             r * s,
             c_per_group * r * s,
             weight.shape[0] // groups * c_per_group * r * s,
-            phase_taps,
-            (1, 1),
+            planes,
             groups,
             None,
-            target,
-            (row, col),
+            False,
+            dx,
+            first_pixel,
             stride,
-            (-(-(height - row) // stride[0]), -(-(width - col) // stride[1])),
             threads_for(dy.size * weight[0].size),
         )
     return dx
@@ -218,15 +222,13 @@ def conv2d_weight_grad(
     ):
         launch_winograd.weight_gradient(dy, x, padding, dw)
         return dw
-    if _is_pointwise(tuple(weight_shape), stride, padding):
-        dy, x = _flat(dy), _flat(x)
     columns = c_per_group * r * s
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
     parts = _partial_sums(k, columns, groups, pixels, dy.itemsize)
     total = dw.reshape(k, columns)
     partial = total[None] if parts == 1 else empty((parts, k, columns), dy.dtype)
-    taps = _forward_taps((r, s), padding, dilation)
-    conv.weight_gradient(dy, x, taps, stride, groups, partial, threads_for(dy.size * columns))
+    planes = _forward_planes(x.shape[2:], (r, s), dy.shape[2:], stride, padding, dilation)
+    conv_weight.weight_gradient(dy, x, planes, groups, partial, threads_for(dy.size * columns))
     if parts > 1:
         np.sum(partial, axis=0, out=total)
     return dw
@@ -238,8 +240,8 @@ def _partial_sums(k: int, columns: int, groups: int, pixels: int, itemsize: int)
     Small gradients (first layers) have too few elements to keep all threads busy, so their pixels
     are cut as well. The number depends on the shapes alone: it decides the order of summation.
     """
-    tasks = groups * -(-k // groups // 256) * -(-columns // 192)
-    return max(1, min(16 // tasks, pixels // 4096, MAX_PARTIAL_BYTES // (k * columns * itemsize)))
+    tasks = groups * -(-k // groups // 100) * -(-columns // 400)
+    return max(1, min(16 // tasks, pixels // 2048, MAX_PARTIAL_BYTES // (k * columns * itemsize)))
 
 
 def im2col(
@@ -255,7 +257,7 @@ def im2col(
     p, q = conv_output_size("im2col", x.shape[2:], kernel_size, stride, padding, dilation)
     taps = _forward_taps(kernel_size, padding, dilation)
     columns = empty((n, c * len(taps), p * q), x.dtype)
-    conv.gather_columns(x, taps, stride, (p, q), columns, threads_for(columns.size))
+    column_kernels.gather_columns(x, taps, stride, (p, q), columns, threads_for(columns.size))
     return columns
 
 
@@ -274,7 +276,7 @@ def col2im(
     taps = _forward_taps(kernel_size, padding, dilation)
     has_shape("col2im", "columns", columns, (n, c * len(taps), p * q))
     x = empty((n, c, h, w), columns.dtype)
-    conv.scatter_columns(
+    column_kernels.scatter_columns(
         columns.reshape(n, c, len(taps), p * q), taps, stride, (p, q), x, threads_for(columns.size)
     )
     return x

@@ -46,10 +46,21 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t stride_h
         Py_ssize_t stride_w
 
+    enum:
+        GOES_ON
+        RECTIFY
+
     ctypedef struct Kernels_F32:
         Py_ssize_t mr
         Py_ssize_t nr
+        Py_ssize_t vl
+        Py_ssize_t dot
+        Py_ssize_t dot_sums
         void (*product)(Py_ssize_t, const float *, const float *, float *, int) noexcept nogil
+        void (*convolve)(Py_ssize_t, const float *, const float *, const Py_ssize_t *, float *,
+                         Py_ssize_t, const float *, int) noexcept nogil
+        void (*dots)(Py_ssize_t, const float *, const Py_ssize_t *, const float *, const Py_ssize_t *,
+                     float *) noexcept nogil
         void (*pack_mr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*pack_nr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*gather)(const float *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
@@ -71,7 +82,14 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct Kernels_F64:
         Py_ssize_t mr
         Py_ssize_t nr
+        Py_ssize_t vl
+        Py_ssize_t dot
+        Py_ssize_t dot_sums
         void (*product)(Py_ssize_t, const double *, const double *, double *, int) noexcept nogil
+        void (*convolve)(Py_ssize_t, const double *, const double *, const Py_ssize_t *, double *,
+                         Py_ssize_t, const double *, int) noexcept nogil
+        void (*dots)(Py_ssize_t, const double *, const Py_ssize_t *, const double *, const Py_ssize_t *,
+                     double *) noexcept nogil
         void (*pack_mr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*pack_nr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*gather)(const double *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
@@ -110,6 +128,48 @@ cdef inline Py_ssize_t columns_of_strip(const real *_) noexcept nogil:
         return minidl_kernels_f32().nr
     else:
         return minidl_kernels_f64().nr
+
+
+cdef inline Py_ssize_t vector_length(const real *_) noexcept nogil:
+    if real is float:
+        return minidl_kernels_f32().vl
+    else:
+        return minidl_kernels_f64().vl
+
+
+cdef inline Py_ssize_t dot_size(const real *_) noexcept nogil:
+    if real is float:
+        return minidl_kernels_f32().dot
+    else:
+        return minidl_kernels_f64().dot
+
+
+cdef inline Py_ssize_t sums_of_dots(const real *_) noexcept nogil:
+    """How many elements `dot_products` needs for its results."""
+    if real is float:
+        return minidl_kernels_f32().dot_sums
+    else:
+        return minidl_kernels_f64().dot_sums
+
+
+cdef inline void convolve_tile(
+    Py_ssize_t k, const real *a, const real *b, const Py_ssize_t *rows, real *c, Py_ssize_t ld,
+    const real *bias, int flags
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().convolve(k, a, b, rows, c, ld, bias, flags)
+    else:
+        minidl_kernels_f64().convolve(k, a, b, rows, c, ld, bias, flags)
+
+
+cdef inline void dot_products(
+    Py_ssize_t k, const real *a, const Py_ssize_t *a_rows, const real *b,
+    const Py_ssize_t *b_rows, real *sums
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().dots(k, a, a_rows, b, b_rows, sums)
+    else:
+        minidl_kernels_f64().dots(k, a, a_rows, b, b_rows, sums)
 
 
 cdef inline void product(

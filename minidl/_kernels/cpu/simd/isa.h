@@ -6,6 +6,7 @@
 #include <math.h>
 
 #define MR ROWS
+#define DOT (ROWS == 8 ? 5 : 3) /* DOT * DOT accumulators and the factors fit the registers */
 
 #define T float
 #define INT int32_t

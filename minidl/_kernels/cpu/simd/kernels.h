@@ -43,11 +43,21 @@ typedef struct {
     ptrdiff_t columns[2]; /* backward: where the first two columns of the plane stand */
 } Pooling;
 
+enum { GOES_ON = 1, RECTIFY = 2 };
+
 #define DECLARE_KERNELS(T, NAME)                                                                  \
     typedef struct {                                                                              \
-        ptrdiff_t mr, nr;                                                                         \
+        ptrdiff_t mr, nr, vl, dot, dot_sums;                                                      \
         /* tile = a b, summed over k; added to what tile holds unless `first` */                  \
         void (*product)(ptrdiff_t k, const T *a, const T *b, T *tile, int first);                 \
+        /* c = a b + what c holds (GOES_ON) or the bias of its row; RECTIFY cuts off below 0.     \
+         * Row s of b begins at b + rows[s]; c's rows lie ld apart */                             \
+        void (*convolve)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *c,        \
+                         ptrdiff_t ld, const T *bias, int flags);                                 \
+        /* sums[i][j] += row i of a times row j of b, i and j < dot; `sums` has dot_sums elements \
+         * and k is a multiple of vl, the length of a vector */                                   \
+        void (*dots)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, const T *b,                \
+                     const ptrdiff_t *b_rows, T *sums);                                           \
         /* strip[j][i] = rows[i][j] for i < count <= mr (or nr), zero up to mr (or nr) */         \
         void (*pack_mr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
         void (*pack_nr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \

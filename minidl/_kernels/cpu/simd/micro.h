@@ -8,21 +8,30 @@
 #define NV 3
 #define NR (NV * VL)
 #define VEC CAT(vec, SUFFIX)
+#define INTS CAT(ints, SUFFIX)
 typedef T VEC __attribute__((vector_size(VL * sizeof(T)), aligned(sizeof(T)), may_alias));
+typedef INT INTS __attribute__((vector_size(VL * sizeof(T))));
 
-static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, int first) {
-    VEC acc[MR][NV];
-    memset(acc, 0, sizeof acc);
-    for (ptrdiff_t step = 0; step < k; ++step, a += MR, b += NR) {
+/* acc += a b over k steps. Row s of b starts at b + rows[s], or NR after the one before. */
+static inline __attribute__((always_inline)) void CAT(multiply, SUFFIX)(
+    ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, VEC acc[MR][NV]) {
+    for (ptrdiff_t step = 0; step < k; ++step, a += MR) {
+        const T *from = rows != NULL ? b + rows[step] : b + step * NR;
         VEC row[NV];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) row[v] = *(const VEC *)(b + v * VL);
+        for (int v = 0; v < NV; ++v) row[v] = *(const VEC *)(from + v * VL);
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 8
             for (int v = 0; v < NV; ++v) acc[i][v] += a[i] * row[v];
         }
     }
+}
+
+static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, int first) {
+    VEC acc[MR][NV];
+    memset(acc, 0, sizeof acc);
+    CAT(multiply, SUFFIX)(k, a, b, NULL, acc);
     if (!first) {
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
@@ -34,6 +43,81 @@ static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, i
     for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) *(VEC *)(tile + i * NR + v * VL) = acc[i][v];
+    }
+}
+
+static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *c,
+                                  ptrdiff_t ld, const T *bias, int flags) {
+    VEC acc[MR][NV];
+    memset(acc, 0, sizeof acc);
+    CAT(multiply, SUFFIX)(k, a, b, rows, acc);
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) {
+            if (flags & GOES_ON)
+                acc[i][v] += *(const VEC *)(c + i * ld + v * VL);
+            else
+                acc[i][v] += bias[i];
+        }
+    }
+    if (flags & RECTIFY) {
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; ++v) /* the comparison is all ones or zero; NaN stays */
+                acc[i][v] = (VEC)((INTS)acc[i][v] & ~(acc[i][v] <= (VEC){}));
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) *(VEC *)(c + i * ld + v * VL) = acc[i][v];
+    }
+}
+
+/* DOT rows of a meet DOT rows of b, all consecutive along the summed dimension: no packing, two
+ * loads for five multiply-adds. The lanes of the accumulators are added up in log2(VL) rounds: a
+ * round interleaves two vectors and adds the halves, so that vector i ends up in lane i. */
+static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, const T *b,
+                              const ptrdiff_t *b_rows, T *sums) {
+    enum { GROUPS = (DOT * DOT + VL - 1) / VL };
+    VEC acc[GROUPS * VL];
+    const T *from_a[DOT], *from_b[DOT];
+    {
+        VEC in[DOT][DOT];
+        memset(in, 0, sizeof in);
+#pragma GCC unroll 8
+        for (int i = 0; i < DOT; ++i) {
+            from_a[i] = a + a_rows[i];
+            from_b[i] = b + b_rows[i];
+        }
+        for (ptrdiff_t step = 0; step < k; step += VL) {
+            VEC row[DOT];
+#pragma GCC unroll 8
+            for (int i = 0; i < DOT; ++i) row[i] = *(const VEC *)(from_a[i] + step);
+#pragma GCC unroll 8
+            for (int j = 0; j < DOT; ++j) {
+                const VEC column = *(const VEC *)(from_b[j] + step);
+#pragma GCC unroll 8
+                for (int i = 0; i < DOT; ++i) in[i][j] += row[i] * column;
+            }
+        }
+#pragma GCC unroll 32
+        for (int i = 0; i < DOT * DOT; ++i) acc[i] = in[i / DOT][i % DOT];
+#pragma GCC unroll 32
+        for (int i = DOT * DOT; i < GROUPS * VL; ++i) acc[i] = (VEC){};
+    }
+#pragma GCC unroll 8
+    for (int g = 0; g < GROUPS; ++g) {
+#pragma GCC unroll 8
+        for (int half = VL / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+            for (int i = g * VL; i < g * VL + half; ++i)
+                acc[i] = CAT(INTERLEAVE_LOW, VL)(INTS, acc[i], acc[i + half]) +
+                         CAT(INTERLEAVE_HIGH, VL)(INTS, acc[i], acc[i + half]);
+        }
+        *(VEC *)(sums + g * VL) += acc[g * VL];
     }
 }
 
@@ -106,7 +190,12 @@ static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_
 static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     MR,
     NR,
+    VL,
+    DOT,
+    (DOT * DOT + VL - 1) / VL * VL,
     CAT(product, SUFFIX),
+    CAT(convolve, SUFFIX),
+    CAT(dots, SUFFIX),
     CAT(pack_mr, SUFFIX),
     CAT(pack_nr, SUFFIX),
     CAT(gather, SUFFIX),
@@ -124,3 +213,4 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
 #undef NV
 #undef NR
 #undef VEC
+#undef INTS
