@@ -166,7 +166,9 @@ def noise(line: Line, upstream: Sequence[Outputs]) -> float:
     A function in which nothing changes at the closest distance rounds more coarsely than float64,
     and is looked at from further away. At least the rounding of the sum itself.
     """
-    measured = _roughness(line, upstream, 1e-10) or _roughness(line, upstream, 1e-7)
+    measured = 0.0
+    for spacing in (1e-10, 1e-7, 1e-5):
+        measured = measured or _roughness(line, upstream, spacing)
     here = line.at(0.0)
     squares = [
         sum(float(((v * y) ** 2).sum()) for v, y in zip(weights, here, strict=True))
