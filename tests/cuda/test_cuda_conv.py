@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from cublas_standin import tf32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import normal
@@ -53,8 +54,13 @@ def convolutions(draw):
     return (n, c * groups, height, width), (k * groups, c, *kernel), keywords
 
 
-def check(cuda, input_shape, weight_shape, keywords, dtype="float32", tolerance=None, seed=0):
-    """All three kernels on random numbers of `dtype`; the results, for closer looks."""
+def check(
+    cuda, input_shape, weight_shape, keywords, dtype="float32", tolerance=None, seed=0, rounded=None
+):
+    """All three kernels on random numbers of `dtype`; the results, for closer looks.
+
+    `rounded` is how the algorithm rounds float32 before it multiplies.
+    """
     kernels = cuda.module("launch_conv")
     tolerance = tolerance or TOLERANCE[dtype]
     x, weight, bias = (
@@ -62,7 +68,8 @@ def check(cuda, input_shape, weight_shape, keywords, dtype="float32", tolerance=
         for shape in (input_shape, weight_shape, weight_shape[:1])
     )
     on_gpu = cuda.array(x), cuda.array(weight)
-    wide = x.astype(float), weight.astype(float)
+    rounded = rounded or (lambda array: array)
+    wide = rounded(x).astype(float), rounded(weight).astype(float)
     relu = seed % 2 == 1
     y = cuda.numpy(kernels.conv2d_forward(*on_gpu, cuda.array(bias), **keywords, relu=relu))
     expected = reference.conv2d_forward(*wide, bias.astype(float), **keywords, relu=relu)
@@ -71,12 +78,13 @@ def check(cuda, input_shape, weight_shape, keywords, dtype="float32", tolerance=
 
     dy = normal(seed + 1, *y.shape).astype(dtype)
     dx = cuda.numpy(kernels.conv2d_input_grad(cuda.array(dy), on_gpu[1], input_shape, **keywords))
-    expected = reference.conv2d_input_grad(dy.astype(float), wide[1], input_shape, **keywords)
+    slopes = rounded(dy).astype(float)
+    expected = reference.conv2d_input_grad(slopes, wide[1], input_shape, **keywords)
     assert dx.dtype == dtype
     assert relative_error(dx.astype(float), expected) <= tolerance
 
     dw = cuda.numpy(kernels.conv2d_weight_grad(cuda.array(dy), on_gpu[0], weight_shape, **keywords))
-    expected = reference.conv2d_weight_grad(dy.astype(float), wide[0], weight_shape, **keywords)
+    expected = reference.conv2d_weight_grad(slopes, wide[0], weight_shape, **keywords)
     assert dw.dtype == dtype
     assert relative_error(dw.astype(float), expected) <= tolerance
     return y, dx, dw
@@ -187,6 +195,38 @@ def test_winograd_in_chunks_of_images(cuda, thread_order, monkeypatch):
         check(cuda, (5, 3, 7, 9), (4, 3, 3, 3), {"padding": (1, 1, 1, 1)}, tolerance=1e-5, seed=1)
 
 
+# TF32 is compared with exact sums of factors rounded to TF32: only the sums are inexact.
+@settings(max_examples=12)
+@given(
+    convolutions(),
+    st.sampled_from(["float32", "float16", "bfloat16"]),
+    st.sampled_from(["ascending", "descending", "shuffled"]),
+    st.integers(0, 100),
+)
+def test_tensor_cores_equal_reference(cuda, convolution, dtype, order, seed):
+    rounded = tf32 if dtype == "float32" else None
+    with configured("tensor_core", order, tf32=True):
+        check(cuda, *convolution, dtype=dtype, seed=seed, rounded=rounded)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("convolution", LARGE[:3])
+def test_tensor_cores_in_several_tiles(cuda, monkeypatch, dtype, convolution):
+    monkeypatch.setattr(cuda.module("modules"), "MAX_BLOCKS", 3)
+    monkeypatch.setattr(cuda.module("tensor_core"), "PART_PIXELS", 30)
+    rounded = tf32 if dtype == "float32" else None
+    with configured("tensor_core", "shuffled", tf32=True):
+        check(cuda, *convolution, dtype=dtype, seed=1, rounded=rounded)
+
+
+def test_bits_of_tensor_cores_do_not_depend_on_the_order_of_threads(cuda):
+    results = []
+    for order in ("ascending", "descending", "shuffled"):
+        with configured("tensor_core", order):
+            results.append([array.tobytes() for array in check(cuda, *SMALL, dtype="bfloat16")])
+    assert results[0] == results[1] == results[2]
+
+
 @settings(max_examples=25)
 @given(convolutions(), st.sampled_from(["float32", "float64", "bfloat16"]), st.integers(0, 100))
 def test_im2col_and_col2im_equal_reference(cuda, convolution, dtype, seed):
@@ -284,6 +324,13 @@ def test_the_choice_is_a_formula_of_shapes(cuda):
     assert choice(cuda, "float32", (64, 64, 224, 224), (64, 64, 3, 3), padding=1) == "winograd"
     assert choice(cuda, "float64", (64, 64, 224, 224), (64, 64, 3, 3), padding=1) != "winograd"
     assert choice(cuda, "float32", (1, 3, 8, 8), (8, 3, 3, 3), padding=1) == "direct"
+    for dtype in ("float32", "bfloat16"):
+        with configured("auto", tf32=True):
+            wide = choice(cuda, dtype, (64, 256, 28, 28), (512, 256, 3, 3), padding=1)
+            assert wide == "tensor_core"
+            assert choice(cuda, dtype, (128, 256, 56, 56), (64, 256, 1, 1)) == "im2col"
+    with configured("tensor_core"):  # not without TF32
+        assert choice(cuda, "float32", (1, 3, 8, 8), (8, 3, 3, 3), padding=1) == "direct"
     with configured("winograd"):
         assert choice(cuda, "float32", (1, 3, 8, 8), (8, 3, 3, 3), padding=1) == "winograd"
         assert choice(cuda, "float32", (1, 3, 8, 8), (8, 3, 3, 3), stride=2) == "direct"

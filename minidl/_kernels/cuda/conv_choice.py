@@ -20,6 +20,8 @@ LAUNCH = 4e-6  # seconds
 PRODUCT = {"float64": 5e13, "float32": 4.5e13, "tf32": 3e14, "float16": 6e14, "bfloat16": 6e14}
 DIRECT = {"float64": 1.2e13, "float32": 3e13, "float16": 3e13, "bfloat16": 3e13}
 NARROW = 4e12
+# Of cuBLAS's rate on tensor cores, what tensor_core.cu reaches.
+TENSOR_CORE = 0.6
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -42,6 +44,8 @@ def applicable(dtype: str, weight_shape: Shape, window: Window) -> list[str]:
     names = ["direct", "im2col"]
     if dtype == "float32" and window.is_winograds(weight_shape):
         names.append("winograd")
+    if dtype in ("float16", "bfloat16") or (dtype == "float32" and get_allow_tf32()):
+        names.append("tensor_core")
     return names
 
 
@@ -74,6 +78,11 @@ def estimates(
         transformed = 36 * item * (tiles * (c + k) + k * c)
         work = 2 * 36 * tiles * k * c / (PRODUCT[dtype] * filled)
         seconds["winograd"] = 4 * LAUNCH + work + traffic + 2 * transformed / BANDWIDTH
+    if "tensor_core" in applicable(dtype, weight_shape, window):
+        # Images are first copied with channels last.
+        copies = 2 * item * (prod(input_shape) + prod(weight_shape)) / BANDWIDTH
+        work = max(operations / (TENSOR_CORE * product * filled), traffic)
+        seconds["tensor_core"] = 3 * LAUNCH + copies + work
     return seconds
 
 

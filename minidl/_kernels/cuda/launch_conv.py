@@ -11,7 +11,7 @@ import cupy as cp
 
 from ..conv_checks import check_channels, check_gradient_shape
 from ..geometry import Padding, Pair, conv_output_size
-from . import direct, im2col_product, winograd
+from . import direct, im2col_product, tensor_core, winograd
 from .checks import as_kernel_array, has_shape, same_dtype
 from .conv_choice import choose
 from .products import multiply
@@ -26,7 +26,12 @@ __all__ = [
     "matmul",
 ]
 
-WAYS: dict[str, Any] = {"direct": direct, "im2col": im2col_product, "winograd": winograd}
+WAYS: dict[str, Any] = {
+    "direct": direct,
+    "im2col": im2col_product,
+    "tensor_core": tensor_core,
+    "winograd": winograd,
+}
 
 
 def conv2d_forward(

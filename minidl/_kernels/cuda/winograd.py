@@ -43,6 +43,7 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
     (k, p, q), (_, c, h, w) = dy.shape[1:], x.shape
     rows, cols = -(-p // 4), -(-q // 4)
     products = cp.empty((VALUES, k, c), dw.dtype)
+    args: tuple[Any, ...]
     for images in _chunks(x.shape[0], (c + k) * rows * cols):
         count = images.stop - images.start
         tiles = cp.empty((VALUES, c, count * rows * cols), x.dtype)
