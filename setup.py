@@ -19,7 +19,16 @@ from setuptools.errors import CompileError, LinkError
 
 CPU = Path("minidl/_kernels/cpu")
 SIMD_SOURCES = [str(path) for path in sorted((CPU / "simd").glob("*.c"))]
-USES_SIMD = {"columns", "conv", "conv_weight", "gemm", "pool", "winograd", "winograd_weight"}
+USES_SIMD = {
+    "columns",
+    "conv",
+    "conv_weight",
+    "gemm",
+    "norm",
+    "pool",
+    "winograd",
+    "winograd_weight",
+}
 
 OPENMP_PROBE = """
 #include <omp.h>

@@ -59,9 +59,31 @@ def test_batch_norm(shape, seed, dtype, layout, affine, shortcut, relu):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_statistics_survive_a_large_mean(dtype):
-    """The textbook E[x^2] - E[x]^2 in single precision would lose all digits here."""
+def test_batch_norm_of_large_planes(dtype):
+    x, residual, dy = (normal(seed, 2, 3, 97, 89, dtype=dtype) for seed in range(3))
+    weight, bias = normal(3, 3, dtype=dtype), normal(4, 3, dtype=dtype)
+    y, mean, var = cpu.batch_norm_forward(x, weight, bias, 1e-5, residual, True)
+    expected = reference.batch_norm_forward(x, weight, bias, 1e-5, residual, True)
+    for actual, exact in zip((y, mean, var), expected, strict=True):
+        assert_close(actual, exact)
+    for output in (None, y):
+        for actual, exact in zip(
+            cpu.batch_norm_backward(dy, x, weight, mean, var, y=output),
+            reference.batch_norm_backward(dy, x, weight, mean, var, y=output),
+            strict=True,
+        ):
+            assert_close(actual, exact)
+
+
+@pytest.mark.parametrize("first", [0, 30, 1e5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_statistics_survive_a_large_mean(dtype, first):
+    """The textbook E[x^2] - E[x]^2 in single precision would lose all digits here.
+
+    So would sums of distances from an element that is no example of the others.
+    """
     x = normal(0, 4, 3, 50, 40, dtype=dtype) + dtype(1000)
+    x[0, :, 0, 0] += dtype(first)
     _, mean, var = cpu.batch_norm_forward(x, None, None)
     exact = x.astype(np.longdouble)
     tolerance = np.finfo(dtype).eps

@@ -1,5 +1,7 @@
 """Launch layer of the normalisations: checks and per-channel numbers, then loops."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 import minidl._kernels.cpu.norm as norm
@@ -33,16 +35,10 @@ def batch_norm_forward(
     """
     op = "batch_norm"
     x = as_kernel_array(op, "x", x, 4)
-    n, c, h, w = x.shape
-    if x.size == 0:
-        return empty(x.shape, x.dtype), np.zeros(c, x.dtype), np.zeros(c, x.dtype)
-    plane_mean, plane_squares = np.empty(n * c), np.empty(n * c)
-    norm.plane_moments(x.reshape(n * c, h * w), plane_mean, plane_squares, threads_for(x.size))
-    plane_mean, plane_squares = plane_mean.reshape(n, c), plane_squares.reshape(n, c)
-    mean = plane_mean.mean(axis=0)  # (C,); all planes have the same number of pixels
-    var = plane_squares.mean(axis=0) / (h * w) + np.square(plane_mean - mean).mean(axis=0)
-    mean, var = mean.astype(x.dtype), var.astype(x.dtype)
-    return _normalise(op, x, weight, bias, mean, var, eps, residual, relu), mean, var
+    statistic = np.empty if x.size else np.zeros
+    mean, var = statistic(x.shape[1], x.dtype), statistic(x.shape[1], x.dtype)
+    y = _normalise(op, norm.batch_norm, x, weight, bias, mean, var, eps, residual, relu)
+    return y, mean, var
 
 
 def batch_norm_inference(
@@ -58,7 +54,8 @@ def batch_norm_inference(
     """x (N, C, H, W) -> y, normalised by mean and var (C,); residual and relu as in training."""
     op = "batch_norm_inference"
     x = as_kernel_array(op, "x", x, 4)
-    return _normalise(op, x, weight, bias, mean, var, eps, residual, relu)
+    mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
+    return _normalise(op, norm.normalise, x, weight, bias, mean, var, eps, residual, relu)
 
 
 def batch_norm_backward(
@@ -74,29 +71,29 @@ def batch_norm_backward(
     op = "batch_norm_backward"
     x = as_kernel_array(op, "x", x, 4)
     dy = _like_input(op, "dy", dy, x)
-    n, c, h, w = x.shape
+    if y is not None:
+        y = _rows(_like_input(op, "y", y, x))
+    if weight is not None:
+        weight = _statistic(op, "weight", weight, x)
     mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
-    count = max(n * h * w, 1)
-    images = (
-        dy.reshape(n * c, h * w),
-        x.reshape(n * c, h * w),
-        None if y is None else _like_input(op, "y", y, x).reshape(n * c, h * w),
-    )
-    sums, products = np.empty(n * c), np.empty(n * c)
-    norm.plane_gradients(*images, mean, sums, products, threads_for(x.size))
-    dbias, dproduct = sums.reshape(n, c).sum(axis=0), products.reshape(n, c).sum(axis=0)
-    inverse_std = 1 / np.sqrt(var.astype(np.float64) + eps)  # (C,)
     dx = empty(x.shape, x.dtype)
-    norm.normalise_backward(
-        *images,
-        mean,
-        _scale(op, weight, inverse_std, x),
-        (dbias / count).astype(x.dtype),
-        (dproduct * inverse_std**2 / count).astype(x.dtype),
-        dx.reshape(n * c, h * w),
-        threads_for(x.size),
-    )
-    return dx, (dproduct * inverse_std).astype(x.dtype), dbias.astype(x.dtype)
+    statistic = np.empty if x.size else np.zeros
+    dweight, dbias = statistic(x.shape[1], x.dtype), statistic(x.shape[1], x.dtype)
+    if x.size:
+        norm.batch_norm_backward(
+            _rows(dy),
+            _rows(x),
+            y,
+            weight,
+            mean,
+            var,
+            eps,
+            _rows(dx),
+            dweight,
+            dbias,
+            threads_for(x.size),
+        )
+    return dx, dweight, dbias
 
 
 def local_response_norm_forward(
@@ -161,6 +158,7 @@ def local_response_norm_backward(
 
 def _normalise(
     op: str,
+    loop: Callable[..., None],
     x: Array,
     weight: Array | None,
     bias: Array | None,
@@ -170,30 +168,27 @@ def _normalise(
     residual: Array | None,
     relu: bool,
 ) -> Array:
-    n, c, h, w = x.shape
+    if weight is not None:
+        weight = _statistic(op, "weight", weight, x)
+    if bias is not None:
+        bias = _statistic(op, "bias", bias, x)
     if residual is not None:
-        residual = _like_input(op, "residual", residual, x).reshape(n * c, h * w)
-    mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
-    inverse_std = 1 / np.sqrt(var.astype(np.float64) + eps)  # (C,)
-    shift = np.zeros(c, x.dtype) if bias is None else _statistic(op, "bias", bias, x)
+        residual = _rows(_like_input(op, "residual", residual, x))
     y = empty(x.shape, x.dtype)
-    norm.normalise(
-        x.reshape(n * c, h * w),
-        mean,
-        _scale(op, weight, inverse_std, x),
-        shift,
-        residual,
-        relu,
-        y.reshape(n * c, h * w),
-        threads_for(x.size),
-    )
+    if x.size:
+        loop(
+            _rows(x),
+            weight,
+            bias,
+            eps,
+            residual,
+            relu,
+            mean,
+            var,
+            _rows(y),
+            threads_for(x.size),
+        )
     return y
-
-
-def _scale(op: str, weight: Array | None, inverse_std: Array, x: Array) -> Array:
-    if weight is None:
-        return inverse_std.astype(x.dtype)
-    return (_statistic(op, "weight", weight, x) * inverse_std).astype(x.dtype)
 
 
 def _like_input(op: str, name: str, images: Array, x: Array) -> Array:

@@ -1,169 +1,198 @@
 """Batch normalisation and local response normalisation.
 
-Sums are taken in double precision and in an order that depends on the shape alone: every plane
-(one channel of one image) is summed by one thread, and the launch layer adds the planes up.
+A channel's planes are one thread's work from beginning to end: what its sums have brought into the
+cache is still there when it is normalised. The order of summation depends on the shape alone.
 """
 
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.math cimport pow, powf, sqrt, sqrtf
+from libc.string cimport memset
 
-from .sums cimport LANES, add_lanes, sum_of
+from .simd cimport MAX_LANES, minidl_kernels_f32, minidl_kernels_f64
 
 cdef enum:
     TILE = 256  # pixels whose channels LRN works on together: they stay in the cache
 
-
-cdef double sum_of_squares(const floating *x, Py_ssize_t count, double mean) noexcept nogil:
-    """The sum of (x - mean)^2."""
-    cdef double total[LANES]
-    cdef double centred
-    cdef Py_ssize_t i, lane, whole = count // LANES * LANES
-    for lane in range(LANES):
-        total[lane] = 0
-    for i in range(count // LANES):
-        for lane in range(LANES):
-            centred = x[i * LANES + lane] - mean
-            total[lane] += centred * centred
-    for i in range(whole, count):
-        centred = x[i] - mean
-        total[i - whole] += centred * centred
-    return add_lanes(total)
+cdef struct Sums:
+    double first[MAX_LANES]
+    double second[MAX_LANES]
 
 
-cdef inline floating passed(floating dy, const floating *y, Py_ssize_t i) noexcept nogil:
-    """What of dy reaches the input of a ReLU with output y; all of it if there is none (NULL)."""
-    return dy if y == NULL or y[i] > 0 else 0
+cdef inline double total_of(const double *lanes) noexcept nogil:
+    cdef double total = 0
+    cdef int lane
+    for lane in range(MAX_LANES):
+        total = total + lanes[lane]
+    return total
 
 
-cdef void sums_of_gradients(
-    const floating *dy, const floating *x, const floating *y, Py_ssize_t count, double mean,
-    double *total, double *product,
+cdef void deviations(
+    const floating *x, Py_ssize_t images, Py_ssize_t step, Py_ssize_t pixels, floating shift,
+    Sums *sums,
 ) noexcept nogil:
-    """The sums of dy and of dy * (x - mean), where the ReLU lets dy through."""
-    cdef double totals[LANES]
-    cdef double products[LANES]
-    cdef floating gradient
-    cdef Py_ssize_t i, lane, at, whole = count // LANES * LANES
-    for lane in range(LANES):
-        totals[lane] = 0
-        products[lane] = 0
-    for i in range(count // LANES):
-        for lane in range(LANES):
-            at = i * LANES + lane
-            gradient = passed(dy[at], y, at)
-            totals[lane] += gradient
-            products[lane] += gradient * (x[at] - mean)
-    for i in range(whole, count):
-        gradient = passed(dy[i], y, i)
-        totals[i - whole] += gradient
-        products[i - whole] += gradient * (x[i] - mean)
-    total[0] = add_lanes(totals)
-    product[0] = add_lanes(products)
+    """The sums of x - shift and of its square over a channel's planes, `step` apart."""
+    cdef Py_ssize_t image
+    memset(sums, 0, sizeof(Sums))
+    for image in range(images):
+        if floating is float:
+            minidl_kernels_f32().add_deviations(
+                x + image * step, pixels, shift, sums.first, sums.second
+            )
+        else:
+            minidl_kernels_f64().add_deviations(
+                x + image * step, pixels, shift, sums.first, sums.second
+            )
 
 
-cdef inline const floating *first_of(const floating[:, ::1] planes):
-    if planes is None:
-        return NULL
-    return &planes[0, 0]
-
-
-cdef inline const floating *row_of(
-    const floating *planes, Py_ssize_t plane, Py_ssize_t pixels
+cdef void moments(
+    const floating *x, Py_ssize_t images, Py_ssize_t step, Py_ssize_t pixels,
+    floating *mean, floating *var,
 ) noexcept nogil:
-    """The start of a plane; NULL if there are none."""
-    if planes == NULL:
+    """Mean and variance in one pass: squares of distances from a number that may be the mean.
+
+    Any element lies near the mean, as a rule, and then nothing cancels. Otherwise a second pass
+    takes the mean that the first one found.
+    """
+    cdef Sums sums
+    cdef double count = images * pixels, offset, square
+    cdef floating shift = x[0]
+    deviations(x, images, step, pixels, shift, &sums)
+    offset = total_of(sums.first) / count
+    square = total_of(sums.second) / count
+    if not offset * offset <= 0.9 * square:  # a distance of three standard deviations, or NaN
+        shift = <floating> (shift + offset)
+        deviations(x, images, step, pixels, shift, &sums)
+        offset = total_of(sums.first) / count
+        square = total_of(sums.second) / count
+    mean[0] = <floating> (shift + offset)
+    var[0] = <floating> max(square - offset * offset, 0.0)
+
+
+cdef void normalise_channel(
+    const floating *x, const floating *residual, Py_ssize_t images, Py_ssize_t step,
+    Py_ssize_t pixels, floating mean, double inverse_std, floating weight, floating bias, bint relu,
+    floating *y,
+) noexcept nogil:
+    cdef floating scale = <floating> (weight * inverse_std)
+    cdef Py_ssize_t image, at
+    for image in range(images):
+        at = image * step
+        if floating is float:
+            minidl_kernels_f32().normalise(
+                x + at, residual + at if residual != NULL else residual, pixels, mean, scale,
+                bias, relu, y + at,
+            )
+        else:
+            minidl_kernels_f64().normalise(
+                x + at, residual + at if residual != NULL else residual, pixels, mean, scale,
+                bias, relu, y + at,
+            )
+
+
+cdef inline const floating *first_of(const floating[:, :, ::1] images):
+    if images is None:
         return NULL
-    return planes + plane * pixels
+    return &images[0, 0, 0]
 
 
-def plane_moments(
-    const floating[:, ::1] x, double[::1] mean, double[::1] squares, int num_threads
+def batch_norm(
+    const floating[:, :, ::1] x, const floating[::1] weight, const floating[::1] bias, double eps,
+    const floating[:, :, ::1] residual, bint relu, floating[::1] mean, floating[::1] var,
+    floating[:, :, ::1] y, int num_threads,
 ):
-    """x (planes, pixels) -> the mean of each plane and the sum of squared deviations from it."""
-    cdef Py_ssize_t plane, pixels = x.shape[1]
-    for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        mean[plane] = sum_of(&x[plane, 0], pixels) / pixels
-        squares[plane] = sum_of_squares(&x[plane, 0], pixels, mean[plane])
+    """Fill in mean, var and y = weight * (x - mean) / sqrt(var + eps) + bias + residual.
+
+    x, residual and y are (N, C, pixels), the others (C,); weight, bias and residual may be None.
+    With `relu`, y is cut off at 0.
+    """
+    cdef Py_ssize_t c, pixels = x.shape[2], step = x.shape[1] * x.shape[2]
+    cdef const floating *shortcut = first_of(residual)
+    cdef bint weighted = weight is not None, biased = bias is not None
+    for c in prange(x.shape[1], nogil=True, schedule="static", num_threads=num_threads):
+        moments(&x[0, c, 0], x.shape[0], step, pixels, &mean[c], &var[c])
+        normalise_channel(
+            &x[0, c, 0], shortcut + c * pixels if shortcut != NULL else shortcut, x.shape[0], step,
+            pixels, mean[c], 1 / sqrt(var[c] + eps), weight[c] if weighted else 1,
+            bias[c] if biased else 0, relu, &y[0, c, 0],
+        )
 
 
 def normalise(
-    const floating[:, ::1] x, const floating[::1] mean, const floating[::1] scale,
-    const floating[::1] shift, const floating[:, ::1] residual, bint relu, floating[:, ::1] y,
-    int num_threads,
+    const floating[:, :, ::1] x, const floating[::1] weight, const floating[::1] bias, double eps,
+    const floating[:, :, ::1] residual, bint relu, const floating[::1] mean,
+    const floating[::1] var, floating[:, :, ::1] y, int num_threads,
 ):
-    """y = (x - mean) * scale + shift, plus residual unless None, cut off at 0 if `relu`.
-
-    x, residual and y (planes, pixels), the rest (C,).
-    """
-    cdef Py_ssize_t plane, c, channels = mean.shape[0]
+    """The same y by a given mean and var."""
+    cdef Py_ssize_t c, pixels = x.shape[2], step = x.shape[1] * x.shape[2]
     cdef const floating *shortcut = first_of(residual)
-    for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        c = plane % channels
-        normalise_plane(
-            &x[plane, 0], x.shape[1], mean[c], scale[c], shift[c],
-            row_of(shortcut, plane, x.shape[1]), relu, &y[plane, 0],
+    cdef bint weighted = weight is not None, biased = bias is not None
+    for c in prange(x.shape[1], nogil=True, schedule="static", num_threads=num_threads):
+        normalise_channel(
+            &x[0, c, 0], shortcut + c * pixels if shortcut != NULL else shortcut, x.shape[0], step,
+            pixels, mean[c], 1 / sqrt(var[c] + eps), weight[c] if weighted else 1,
+            bias[c] if biased else 0, relu, &y[0, c, 0],
         )
 
 
-cdef void normalise_plane(
-    const floating *x, Py_ssize_t pixels, floating mean, floating scale, floating shift,
-    const floating *residual, bint relu, floating *y,
+cdef void channel_backward(
+    const floating *dy, const floating *x, const floating *y, Py_ssize_t images, Py_ssize_t step,
+    Py_ssize_t pixels, floating weight, floating mean, double inverse_std, floating *dx,
+    floating *dweight, floating *dbias,
 ) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef floating value
-    for i in range(pixels):
-        value = (x[i] - mean) * scale + shift
-        if residual != NULL:
-            value = value + residual[i]
-        if relu:
-            value = 0 if value < 0 else value
-        y[i] = value
+    cdef Sums sums
+    cdef double count = images * pixels, total, product
+    cdef floating scale = <floating> (weight * inverse_std), mean_dy, slope
+    cdef Py_ssize_t image, at
+    memset(&sums, 0, sizeof(Sums))
+    for image in range(images):
+        at = image * step
+        if floating is float:
+            minidl_kernels_f32().add_gradients(
+                dy + at, x + at, y + at if y != NULL else y, pixels, mean, sums.first, sums.second
+            )
+        else:
+            minidl_kernels_f64().add_gradients(
+                dy + at, x + at, y + at if y != NULL else y, pixels, mean, sums.first, sums.second
+            )
+    total = total_of(sums.first)
+    product = total_of(sums.second) * inverse_std
+    dbias[0] = <floating> total
+    dweight[0] = <floating> product
+    mean_dy = <floating> (total / count)
+    slope = <floating> (product * inverse_std / count)
+    for image in range(images):
+        at = image * step
+        if floating is float:
+            minidl_kernels_f32().normalise_backward(
+                dy + at, x + at, y + at if y != NULL else y, pixels, mean, scale, mean_dy, slope,
+                dx + at,
+            )
+        else:
+            minidl_kernels_f64().normalise_backward(
+                dy + at, x + at, y + at if y != NULL else y, pixels, mean, scale, mean_dy, slope,
+                dx + at,
+            )
 
 
-def plane_gradients(
-    const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
-    const floating[::1] mean, double[::1] sums, double[::1] products, int num_threads,
+def batch_norm_backward(
+    const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const floating[:, :, ::1] y,
+    const floating[::1] weight, const floating[::1] mean, const floating[::1] var, double eps,
+    floating[:, :, ::1] dx, floating[::1] dweight, floating[::1] dbias, int num_threads,
 ):
-    """For each plane the sums of dy and of dy * (x - mean), where y > 0 if y is not None.
+    """dy, x, y (or None) and dx are (N, C, pixels), the others (C,); weight may be None.
 
-    dy, x and y (planes, pixels), mean (C,).
+    Where y is given and not positive, dy counts as 0.
     """
-    cdef Py_ssize_t plane, pixels = x.shape[1], channels = mean.shape[0]
+    cdef Py_ssize_t c, pixels = x.shape[2], step = x.shape[1] * x.shape[2]
     cdef const floating *output = first_of(y)
-    for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        sums_of_gradients(
-            &dy[plane, 0], &x[plane, 0], row_of(output, plane, pixels), pixels,
-            mean[plane % channels], &sums[plane], &products[plane],
+    cdef bint weighted = weight is not None
+    for c in prange(x.shape[1], nogil=True, schedule="static", num_threads=num_threads):
+        channel_backward(
+            &dy[0, c, 0], &x[0, c, 0], output + c * pixels if output != NULL else output,
+            x.shape[0], step, pixels, weight[c] if weighted else 1, mean[c],
+            1 / sqrt(var[c] + eps), &dx[0, c, 0], &dweight[c], &dbias[c],
         )
-
-
-def normalise_backward(
-    const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
-    const floating[::1] mean, const floating[::1] scale, const floating[::1] mean_dy,
-    const floating[::1] slope, floating[:, ::1] dx, int num_threads,
-):
-    """dx = (dy - mean_dy - (x - mean) * slope) * scale, with 0 for dy where y is not positive.
-
-    dy, x, y (or None) and dx (planes, pixels), the rest (C,).
-    """
-    cdef Py_ssize_t plane, c, pixels = x.shape[1], channels = mean.shape[0]
-    cdef const floating *output = first_of(y)
-    for plane in prange(x.shape[0], nogil=True, schedule="static", num_threads=num_threads):
-        c = plane % channels
-        normalise_plane_backward(
-            &dy[plane, 0], &x[plane, 0], row_of(output, plane, pixels), pixels,
-            mean[c], scale[c], mean_dy[c], slope[c], &dx[plane, 0],
-        )
-
-
-cdef void normalise_plane_backward(
-    const floating *dy, const floating *x, const floating *y, Py_ssize_t pixels, floating mean,
-    floating scale, floating mean_dy, floating slope, floating *dx,
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(pixels):
-        dx[i] = (passed(dy[i], y, i) - mean_dy - (x[i] - mean) * slope) * scale
 
 
 cdef void negative_power(

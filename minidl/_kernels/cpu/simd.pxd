@@ -10,6 +10,7 @@ cdef extern from "kernels.h" nogil:
     cdef enum:
         MAX_TAPS
         SLACK
+        MAX_LANES
 
     ctypedef struct Pooling:
         Py_ssize_t height
@@ -78,6 +79,13 @@ cdef extern from "kernels.h" nogil:
                                   Py_ssize_t, float *, float *) noexcept nogil
         void (*mean_pool_backward)(const float *, const float *, const float *, const Pooling *,
                                    Py_ssize_t, Py_ssize_t, float *, float *) noexcept nogil
+        void (*add_deviations)(const float *, Py_ssize_t, float, double *, double *) noexcept nogil
+        void (*normalise)(const float *, const float *, Py_ssize_t, float, float, float, int,
+                          float *) noexcept nogil
+        void (*add_gradients)(const float *, const float *, const float *, Py_ssize_t, float, double *,
+                              double *) noexcept nogil
+        void (*normalise_backward)(const float *, const float *, const float *, Py_ssize_t, float, float,
+                                   float, float, float *) noexcept nogil
 
     ctypedef struct Kernels_F64:
         Py_ssize_t mr
@@ -102,6 +110,13 @@ cdef extern from "kernels.h" nogil:
                                   Py_ssize_t, double *, double *) noexcept nogil
         void (*mean_pool_backward)(const double *, const double *, const double *, const Pooling *,
                                    Py_ssize_t, Py_ssize_t, double *, double *) noexcept nogil
+        void (*add_deviations)(const double *, Py_ssize_t, double, double *, double *) noexcept nogil
+        void (*normalise)(const double *, const double *, Py_ssize_t, double, double, double, int,
+                          double *) noexcept nogil
+        void (*add_gradients)(const double *, const double *, const double *, Py_ssize_t, double, double *,
+                              double *) noexcept nogil
+        void (*normalise_backward)(const double *, const double *, const double *, Py_ssize_t, double, double,
+                                   double, double, double *) noexcept nogil
 
     const char *minidl_instruction_set()
     const Kernels_F32 *minidl_kernels_f32()

@@ -44,6 +44,7 @@ typedef struct {
 } Pooling;
 
 enum { GOES_ON = 1, RECTIFY = 2 };
+#define MAX_LANES 16 /* elements of a vector */
 
 #define DECLARE_KERNELS(T, NAME)                                                                  \
     typedef struct {                                                                              \
@@ -80,6 +81,15 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         void (*mean_pool_backward)(const T *dy, const T *row_divisors, const T *col_divisors,     \
                                    const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,       \
                                    T *scratch, T *dx);                                            \
+        /* of one plane, into MAX_LANES sums; see norm.h */                                       \
+        void (*add_deviations)(const T *x, ptrdiff_t count, T shift, double *sums,                \
+                               double *squares);                                                  \
+        void (*normalise)(const T *x, const T *residual, ptrdiff_t count, T mean, T scale,        \
+                          T shift, int relu, T *y);                                               \
+        void (*add_gradients)(const T *dy, const T *x, const T *y, ptrdiff_t count, T mean,       \
+                              double *sums, double *products);                                    \
+        void (*normalise_backward)(const T *dy, const T *x, const T *y, ptrdiff_t count, T mean,  \
+                                   T scale, T mean_dy, T slope, T *dx);                           \
     } NAME;
 
 DECLARE_KERNELS(float, Kernels_F32)

@@ -10,7 +10,7 @@
 #define VEC CAT(vec, SUFFIX)
 #define INTS CAT(ints, SUFFIX)
 typedef T VEC __attribute__((vector_size(VL * sizeof(T)), aligned(sizeof(T)), may_alias));
-typedef INT INTS __attribute__((vector_size(VL * sizeof(T))));
+typedef INT INTS __attribute__((vector_size(VL * sizeof(T)), aligned(sizeof(T)), may_alias));
 
 /* acc += a b over k steps. Row s of b starts at b + rows[s], or NR after the one before. */
 static inline __attribute__((always_inline)) void CAT(multiply, SUFFIX)(
@@ -187,6 +187,8 @@ static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_
 
 #include "pool.h"
 
+#include "norm.h"
+
 static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     MR,
     NR,
@@ -208,6 +210,10 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(mean_pool, SUFFIX),
     CAT(max_pool_backward, SUFFIX),
     CAT(mean_pool_backward, SUFFIX),
+    CAT(add_deviations, SUFFIX),
+    CAT(normalise, SUFFIX),
+    CAT(add_gradients, SUFFIX),
+    CAT(normalise_backward, SUFFIX),
 };
 
 #undef NV

@@ -9,9 +9,7 @@
  */
 #define STREAMS 4 /* vectors in flight: comparing and choosing take long, but can overlap */
 #define STEP (STREAMS * VL)
-#define IVEC CAT(ivec, SUFFIX)
-#define SELECT(mask, a, b) ((VEC)(((mask) & (IVEC)(a)) | (~(mask) & (IVEC)(b))))
-typedef INT IVEC __attribute__((vector_size(VL * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define SELECT(mask, a, b) ((VEC)(((mask) & (INTS)(a)) | (~(mask) & (INTS)(b))))
 
 /* Copy in whole vectors, which may overrun `count`, as long as `room` elements are there. */
 static inline void CAT(copy_row, SUFFIX)(const T *from, ptrdiff_t count, ptrdiff_t room, T *to) {
@@ -27,7 +25,7 @@ static inline void CAT(copy_even, SUFFIX)(const T *restrict from, ptrdiff_t coun
     ptrdiff_t i = 0;
     for (; i < count && room >= 2 * (i + VL); i += VL) {
         const VEC low = *(const VEC *)(from + 2 * i), high = *(const VEC *)(from + 2 * i + VL);
-        *(VEC *)(to + i) = CAT(EVEN, VL)(IVEC, low, high);
+        *(VEC *)(to + i) = CAT(EVEN, VL)(INTS, low, high);
     }
     for (; i < count; ++i) to[i] = from[2 * i];
 }
@@ -38,8 +36,8 @@ static inline void CAT(interleave, SUFFIX)(const T *restrict even, const T *rest
     ptrdiff_t i = 0;
     for (; 2 * i < count && room >= 2 * (i + VL); i += VL) {
         const VEC low = *(const VEC *)(even + i), high = *(const VEC *)(odd + i);
-        *(VEC *)(to + 2 * i) = CAT(INTERLEAVE_LOW, VL)(IVEC, low, high);
-        *(VEC *)(to + 2 * i + VL) = CAT(INTERLEAVE_HIGH, VL)(IVEC, low, high);
+        *(VEC *)(to + 2 * i) = CAT(INTERLEAVE_LOW, VL)(INTS, low, high);
+        *(VEC *)(to + 2 * i + VL) = CAT(INTERLEAVE_HIGH, VL)(INTS, low, high);
     }
     for (i *= 2; i < count; ++i) to[i] = i % 2 ? odd[i / 2] : even[i / 2];
 }
@@ -89,10 +87,10 @@ static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
     CAT(lay_out, SUFFIX)(x, g, first, last, -INFINITY, scratch);
     for (ptrdiff_t i = 0; i < count; i += STEP) {
         VEC best[STREAMS];
-        IVEC winner[STREAMS];
+        INTS winner[STREAMS];
         for (int v = 0; v < STREAMS; ++v) {
             best[v] = (VEC){0} - (T)INFINITY;
-            winner[v] = (IVEC){0} - 1;
+            winner[v] = (INTS){0} - 1;
         }
         for (ptrdiff_t tap = 0; tap < taps; ++tap) {
             const T *stream = scratch + g->shifts[tap] + i;
@@ -100,14 +98,14 @@ static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
             for (int v = 0; v < STREAMS; ++v) {
                 const VEC value = *(const VEC *)(stream + v * VL);
                 /* greater, or the first NaN */
-                const IVEC wins = ((value > best[v]) | (value != value)) & (best[v] == best[v]);
+                const INTS wins = ((value > best[v]) | (value != value)) & (best[v] == best[v]);
                 best[v] = SELECT(wins, value, best[v]);
                 winner[v] = (wins & (INT)tap) | (~wins & winner[v]);
             }
         }
         for (int v = 0; v < STREAMS; ++v) {
             *(VEC *)(values + i + v * VL) = best[v];
-            *(IVEC *)(winners + i + v * VL) = winner[v];
+            *(INTS *)(winners + i + v * VL) = winner[v];
         }
     }
     for (ptrdiff_t i = 0; i < count; ++i) {
@@ -190,8 +188,8 @@ static inline void CAT(collect, SUFFIX)(const T *dy, const uint8_t *switches,
 #pragma GCC unroll 4
                         for (int v = 0; v < STREAMS; ++v) {
                             const VEC gradient = *(const VEC *)(scratch + at + v * VL);
-                            const IVEC winner = *(const IVEC *)(winners + at + v * VL);
-                            const IVEC passed = (winner == (INT)tap) & (IVEC)gradient;
+                            const INTS winner = *(const INTS *)(winners + at + v * VL);
+                            const INTS passed = (winner == (INT)tap) & (INTS)gradient;
                             total[v] += routed ? (VEC)passed : gradient;
                         }
                     }
@@ -236,5 +234,4 @@ static void CAT(mean_pool_backward, SUFFIX)(const T *dy, const T *row_divisors,
 
 #undef STREAMS
 #undef STEP
-#undef IVEC
 #undef SELECT
