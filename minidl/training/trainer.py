@@ -11,6 +11,7 @@ import numpy as np
 
 from ..autograd import no_grad
 from ..data import DataLoader, DataSplits
+from ..device import to_device
 from ..errors import CheckpointError, MinidlError
 from ..functional import cross_entropy
 from ..io.safetensors import OPTIMIZER_PREFIX
@@ -138,7 +139,7 @@ class Trainer:
             self.schedule.step()
         progress.batch += 1
         progress.step += 1
-        progress.train.add(value, logits.detach().numpy(), labels)
+        progress.train.add(value, logits.detach().cpu().numpy(), labels)
         if self.run is not None:
             epoch, step, lr = progress.epoch + 1, progress.step, progress.lr
             self.run.log_step(epoch=epoch, step=step, lr=lr, loss=value)
@@ -157,7 +158,7 @@ class Trainer:
         with no_grad():
             for done, (images, labels) in enumerate(self.val_loader.batches(0), 1):
                 logits, loss, *_ = self._forward(images, labels)
-                tally.add(float(loss), logits.numpy(), labels)
+                tally.add(float(loss), logits.cpu().numpy(), labels)
                 reporter.update(tally, tally.images / (time.monotonic() - begun), done)
                 self._stop_if_asked()
         self._check_finite("test loss", tally.loss, self.progress.step)
@@ -171,7 +172,7 @@ class Trainer:
         except ValueError as error:  # say, batch normalisation of one image's 1 x 1 features
             raise MinidlError(f"{self.settings.arch}: {error}") from error
         heads = output if isinstance(output, tuple) else (output,)
-        targets = as_tensor(labels, device=device)
+        targets = from_numpy(labels)  # checked here, and then copied
         return [heads[0], *(cross_entropy(logits, targets) for logits in heads)]
 
     def _check_finite(self, name: str, value: float, step: int) -> None:
@@ -239,7 +240,7 @@ class Trainer:
         return f"go on with: {command}"
 
     def _weights(self) -> dict[str, np.ndarray]:
-        return {name: tensor.detach().numpy() for name, tensor in self.model.state_dict().items()}
+        return {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
 
     def _state(self) -> dict[str, Any]:
         """What every checkpoint holds besides arrays."""
@@ -256,7 +257,7 @@ class Trainer:
                 if np.isscalar(value):
                     numbers.setdefault(str(index), {})[name] = value
                 else:
-                    tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = value
+                    tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = to_device(value, "cpu")
         state = self._state() | {
             "optimizer": numbers,
             "schedule": self.schedule.state_dict(),

@@ -204,14 +204,14 @@ OPERATORS = """add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mo
 METHODS = """all any argmax argmin argsort astype clip copy cumsum diagonal dot fill flatten max
     mean min nonzero prod ravel repeat reshape round squeeze std sum swapaxes take transpose var"""
 # Functions of the namespace that do what NumPy's do.
-FUNCTIONS = """abs absolute all any arange argmax argmin argsort broadcast_to ceil clip
-    concatenate copyto cos cumsum diagonal divide dot einsum empty empty_like equal exp expand_dims
-    expm1 flip floor floor_divide full full_like greater greater_equal isfinite isinf isnan less
-    less_equal linspace log log1p logical_and logical_not logical_or matmul max maximum mean min
-    minimum moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel
-    reciprocal remainder repeat reshape roll rot90 round sign sin split sqrt square squeeze stack
-    std subtract sum swapaxes take take_along_axis tanh tensordot tile transpose tril triu true_divide
-    unique var where zeros zeros_like"""
+FUNCTIONS = """abs absolute all any arange argmax argmin argsort broadcast_to ceil clip concatenate
+    copyto cos cumsum diagonal divide dot einsum empty empty_like equal exp expand_dims expm1 flip
+    floor floor_divide full full_like greater greater_equal isfinite isinf isnan less less_equal
+    linspace log log1p logical_and logical_not logical_or matmul max maximum mean min minimum
+    moveaxis multiply negative nonzero not_equal ones ones_like pad power prod ravel reciprocal
+    remainder repeat reshape roll rot90 round sign sin split sqrt square squeeze stack std subtract
+    sum swapaxes take take_along_axis tanh tensordot tile transpose tril triu true_divide unique
+    var where zeros zeros_like"""
 
 for _name in OPERATORS.split():
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))

@@ -37,10 +37,18 @@ def relu_forward(x: Array) -> Array:
     return y
 
 
-def relu_backward(dy: Array, y: Array) -> Array:
-    """dy where y > 0, else 0; dy and y have the same shape."""
-    dy, y = _gradient_pair("relu_backward", dy, y)
-    dx = cp.empty(y.shape, y.dtype)
+def relu_backward(dy: Array, y: Array, out: Array | None = None) -> Array:
+    """dy where y > 0, else 0; dy, y and out have the same shape, and out may be dy."""
+    op = "relu_backward"
+    dy, y = _gradient_pair(op, dy, y)
+    if out is None:
+        dx = cp.empty(y.shape, y.dtype)
+    else:
+        dx = as_kernel_array(op, "out", out)
+        has_shape(op, "out", dx, y.shape)
+        same_dtype(op, y=y, out=dx)
+        if dx is not out:
+            raise ValueError(f"{op}: out must be C-contiguous")
     RELU.launch("relu_backward<T>", y.dtype, _in_fours(y.size), (dy, y, dx, y.size))
     return dx
 
