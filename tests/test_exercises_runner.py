@@ -166,9 +166,7 @@ def test_from_start_to_passed(folder: Folder, capsys: pytest.CaptureFixture[str]
     assert max(map(len, out.splitlines())) <= 80
     entry = Folder.find().of(exercise.name)
     assert (entry.status, entry.attempts) == ("passed", 3)
-    next_exercise = Folder.find().next()
-    assert next_exercise is not None
-    assert next_exercise.number == 2
+    assert Folder.find().next() == "topo_backward"
 
 
 def test_hints_climb_and_are_counted(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,3 +268,20 @@ def test_plant_refuses_an_edit_that_does_not_fit() -> None:
     mistake = type(exercise.mistakes[0])("x", "x", "x", edits=(("no such text", ""),))
     with pytest.raises(ValueError, match="stands 0 times in the solution, not once"):
         plant(exercise, mistake)
+
+
+def test_the_capstone_learns_with_right_answers_and_not_with_wrong_ones(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "capstone"]) == 2
+    assert "not started" in capsys.readouterr().out
+    for exercise in EXERCISES.values():
+        folder.file(exercise).write_text(answer(exercise))
+    assert main(["check", "capstone"]) == 0
+    out = capsys.readouterr().out
+    assert "Your LeNet knows all 64 images" in out
+    assert max(map(len, out.splitlines())) <= 80
+    step = folder.file(EXERCISES["sgd_momentum_step"])
+    step.write_text(step.read_text().replace("p - lr * v", "p + lr * v"))
+    assert main(["check", "capstone"]) == 1
+    assert "It calls sgd_momentum_step, which does not pass itself" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from . import selfcheck, show
+from . import capstone, selfcheck, show
 from .catalogue import EXERCISES, find
 from .folder import Folder, FolderError, NoFolderError
 from .format import Exercise
@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         added.add_argument("--dir", dest="folder", help=here)
     for added in (check, watch):
         added.add_argument(
-            "--seconds", type=_positive, default=SECONDS, help="time limit of a check (%(default)g)"
+            "--seconds", type=_positive, help=f"time limit of a check (default: {SECONDS:g})"
         )
         added.add_argument("--seed", type=int, default=0, help="other numbers and shapes")
     develop = command("dev-check", "for authors: check the exercises themselves")
@@ -116,27 +116,27 @@ def _folder_if_any(options: argparse.Namespace) -> Folder | None:
 def _start(options: argparse.Namespace) -> int:
     folder, new = Folder.start(options.folder)
     first = folder.next()
-    lines = [("", f"{folder.path}: {new} new files of {len(EXERCISES)}")]
-    if first is not None:
-        lines += [
-            ("", ""),
-            ("", f"Open {folder.show(first)}, read the task,"),
-            ("", "fill in the function, then"),
-            ("bold", f"  cd {folder.path}"),
-            ("bold", f"  {show.COMMAND} check"),
-        ]
+    lines = [
+        ("", f"{folder.path}: {new} new files of {len(EXERCISES)}"),
+        ("", ""),
+        ("", f"Open {folder.show(first)}, read the task,"),
+        ("", "fill in the function, then"),
+        ("bold", f"  cd {folder.path}"),
+        ("bold", f"  {show.COMMAND} check"),
+    ]
     show.emit(lines)
     return 0
 
 
-def check(folder: Folder, exercise: Exercise, seconds: float, seed: int = 0) -> Verdict:
-    """Check one answer and keep what came of it."""
-    file = folder.file(exercise)
+def check(folder: Folder, name: str, seconds: float | None, seed: int = 0) -> Verdict:
+    """Check one answer, or the capstone, and keep what came of it."""
+    file = folder.file_of(name)
+    usual = capstone.SECONDS if name == capstone.NAME else SECONDS
     if file.exists():
-        verdict = check_in_process(exercise.name, file, seed, seconds)
+        verdict = check_in_process(name, file, seed, seconds or usual)
     else:
         text = f"there is no {file.name}; `start` writes what is missing"
-        verdict = Verdict(exercise.name, NOT_STARTED, text)
+        verdict = Verdict(name, NOT_STARTED, text)
     folder.record(verdict)
     return verdict
 
@@ -145,17 +145,17 @@ def _check(options: argparse.Namespace) -> int:
     folder = Folder.find(options.folder)
     if options.all:
         verdicts = []
-        for exercise in EXERCISES.values():
-            verdicts.append(check(folder, exercise, options.seconds, options.seed))
-            show.emit(show.verdict_lines(verdicts[-1])[:2])
+        for name in (*EXERCISES, capstone.NAME):
+            verdicts.append(check(folder, name, options.seconds, options.seed))
+            show.emit(show.brief_lines(verdicts[-1]))
         passed = sum(verdict.status == PASSED for verdict in verdicts)
         show.emit([("", ""), ("bold", f"{passed} of {len(verdicts)} passed")])
         return max(verdict.exit_code for verdict in verdicts)
-    exercise_left = find(options.name) if options.name else folder.next()
-    if exercise_left is None:
-        show.emit([("green", "All exercises have passed.")])
-        return 0
-    verdict = check(folder, exercise_left, options.seconds, options.seed)
+    if options.name == capstone.NAME:
+        name = capstone.NAME
+    else:
+        name = find(options.name).name if options.name else folder.next()
+    verdict = check(folder, name, options.seconds, options.seed)
     show.emit(show.verdict_lines(verdict) + show.next_lines(folder, verdict))
     return verdict.exit_code
 
@@ -165,15 +165,15 @@ def _watch(options: argparse.Namespace) -> int:
     folder = Folder.find(options.folder)
     show.emit([("dim", f"watching {folder.path}, Ctrl-C ends it")])
     contents = _contents(folder)
-    due = [exercise.name for exercise in [folder.next()] if exercise]
+    due = [folder.next()]
     try:
-        while due:
+        while folder.of(capstone.NAME).status != PASSED:
             for name in due:
-                verdict = check(folder, EXERCISES[name], options.seconds, options.seed)
+                verdict = check(folder, name, options.seconds, options.seed)
                 show.emit([("", ""), *show.verdict_lines(verdict)])
                 show.emit(show.next_lines(folder, verdict))
-            due = []
-            while folder.next() and not due:
+            due = [capstone.NAME] if folder.next() == capstone.NAME else []
+            while not due and folder.next() != capstone.NAME:
                 time.sleep(POLL_SECONDS)
                 before, contents = contents, _contents(folder)
                 due = [name for name in contents if contents[name] != before[name]]

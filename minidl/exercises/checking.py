@@ -43,7 +43,7 @@ def check_function(
             outcomes[label] = run_case(exercise, function, args)
         error = outcomes[label].error
         if isinstance(error, NotImplementedError):
-            return Verdict(exercise.name, NOT_STARTED, _missing(error, file))
+            return Verdict(exercise.name, NOT_STARTED, missing(error, file))
         ladder.append((label, problem(exercise, outcomes[label], rights[label])))
     verdict = Verdict(exercise.name, PASSED, exercise.payoff, ladder=ladder)
     if any(text for _, text in ladder):
@@ -108,7 +108,7 @@ def _where(ladder: list[tuple[str, str]], failed: dict[str, str]) -> str:
     return f"right until '{first}'"
 
 
-def _missing(error: Exception, file: str) -> str:
+def missing(error: BaseException, file: str) -> str:
     """Whether it is this function that is empty, or one from another exercise that it calls."""
     raised = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     if file and str(raised) != file and raised.parent == Path(file).parent:
@@ -118,8 +118,9 @@ def _missing(error: Exception, file: str) -> str:
 
 
 def place_of(error: BaseException, file: str) -> str:
-    """Where in the learner's file an error arose, as ``, line 12: y = x / 0``."""
+    """Where in the learner's folder an error arose, as ``, line 12: y = x / 0``."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename == file:
-            return f", line {frame.lineno}: {frame.line}"
+        if file and Path(frame.filename).parent == Path(file).parent:
+            other = "" if frame.filename == file else f" {Path(frame.filename).name}"
+            return f",{other} line {frame.lineno}: {frame.line}"
     return ""

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from . import capstone
 from .catalogue import EXERCISES
-from .checking import check_function, place_of
-from .format import Exercise
-from .verdict import CRASHED, FORBIDDEN, PASSED, WRONG, Verdict
+from .checking import check_function, missing, place_of
+from .verdict import CRASHED, FORBIDDEN, NOT_STARTED, PASSED, WRONG, Verdict
 
 FORBIDDEN_PACKAGES = frozenset(
     {"autograd", "cupy", "jax", "minidl", "mxnet", "paddle", "tensorflow", "tinygrad", "torch"}
@@ -74,48 +74,47 @@ def load(file: Path, guard: Guard) -> ModuleType:
     return module
 
 
-def check_file(
-    exercise: Exercise, file: Path, seed: int, progress: Callable[[str], None]
-) -> Verdict:
-    """Load the learner's file and check the function in it."""
+def check_file(name: str, file: Path, seed: int, progress: Callable[[str], None]) -> Verdict:
+    """Load the learner's file and check the function in it, or train the capstone's network."""
     guard = Guard(file)
-    progress("importing the file")
-    try:
-        module = load(file, guard)
-        function = getattr(module, exercise.name, None)
-        if callable(function):
-            verdict = check_function(exercise, function, seed, str(file), guard, progress)
-        else:
-            verdict = Verdict(
-                exercise.name, WRONG, f"{file.name} defines no function {exercise.name}"
-            )
-    except SyntaxError as error:
-        text = f"{error.msg}, {Path(error.filename or file).name}, line {error.lineno}"
-        verdict = Verdict(exercise.name, CRASHED, f"Python cannot read the file: {text}")
-    except (Exception, SystemExit) as error:
-        text = f"{type(error).__name__}: {error}{place_of(error, str(file))}"
-        verdict = Verdict(exercise.name, CRASHED, "the file cannot be imported", [text])
+    verdict = _attempt(name, file, seed, guard, progress)
     if guard.caught:
-        return Verdict(
-            exercise.name,
-            FORBIDDEN,
-            f"it imports {guard.caught}; the exercise is to do it with NumPy alone",
-        )
-    if verdict.status != PASSED:
-        verdict.details[:0] = _unfinished(exercise, file.parent, seed, progress)
+        text = f"it imports {guard.caught}; the exercise is to do it with NumPy alone"
+        return Verdict(name, FORBIDDEN, text)
+    if verdict.status not in (PASSED, NOT_STARTED):
+        uses = capstone.uses() if name == capstone.NAME else EXERCISES[name].uses
+        verdict.details[:0] = [
+            f"It calls {used}, which does not pass itself: see exercise {EXERCISES[used].number}."
+            for used in uses
+            if check_file(used, file.parent / EXERCISES[used].file, seed, progress).status != PASSED
+        ]
     return verdict
 
 
-def _unfinished(
-    exercise: Exercise, folder: Path, seed: int, progress: Callable[[str], None]
-) -> list[str]:
-    """Earlier answers that this one calls and that do not pass themselves."""
-    return [
-        f"It calls {name}, which does not pass itself: see exercise {used.number} first."
-        for name in exercise.uses
-        for used in [EXERCISES[name]]
-        if check_file(used, folder / used.file, seed, progress).status != PASSED
-    ]
+def _attempt(
+    name: str, file: Path, seed: int, guard: Guard, progress: Callable[[str], None]
+) -> Verdict:
+    """The verdict on a file that may be no Python at all."""
+    try:
+        progress("importing the file")
+        images = capstone.images() if name == capstone.NAME else None
+        module = load(file, guard)
+        if images is not None:
+            progress("training")
+            with guard():
+                return capstone.judge(module, *images)
+        function = getattr(module, name, None)
+        if not callable(function):
+            return Verdict(name, WRONG, f"{file.name} defines no function {name}")
+        return check_function(EXERCISES[name], function, seed, str(file), guard, progress)
+    except SyntaxError as error:
+        text = f"{error.msg}, {Path(error.filename or file).name}, line {error.lineno}"
+        return Verdict(name, CRASHED, f"Python cannot read the file: {text}")
+    except NotImplementedError as error:
+        return Verdict(name, NOT_STARTED, missing(error, str(file)))
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {error}{place_of(error, str(file))}"
+        return Verdict(name, CRASHED, "the file cannot be run", [text])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -132,7 +131,7 @@ def main(argv: Sequence[str]) -> None:
         def progress(label: str) -> None:
             Path(scratch, "case").write_text(label)
 
-        verdict = check_file(EXERCISES[name], path, int(seed), progress)
+        verdict = check_file(name, path, int(seed), progress)
         partial = Path(scratch, "partial.json")
         partial.write_text(json.dumps(verdict.as_dict()))
         partial.rename(Path(scratch, "verdict.json"))

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from . import capstone
 from .catalogue import EXERCISES
 from .format import Exercise
 from .sources import stub
@@ -78,6 +79,7 @@ class Folder:
         new = [ex for ex in EXERCISES.values() if not folder.file(ex).exists()]
         for exercise in new:
             folder.file(exercise).write_text(stub(exercise))
+        (folder.path / capstone.FILE).write_text(capstone.source())  # nothing to fill in there
         folder.save()
         return folder, len(new)
 
@@ -85,9 +87,14 @@ class Folder:
         """Where the answer to an exercise stands."""
         return self.path / exercise.file
 
-    def show(self, exercise: Exercise) -> str:
+    def file_of(self, name: str) -> Path:
+        """The same by name; the capstone has a file too."""
+        return self.path / (capstone.FILE if name == capstone.NAME else EXERCISES[name].file)
+
+    def show(self, name: str) -> str:
         """The same for people: from the working directory, where that is shorter."""
-        return min(str(self.file(exercise)), os.path.relpath(self.file(exercise)), key=len)
+        file = self.file_of(name)
+        return min(str(file), os.path.relpath(file), key=len)
 
     def of(self, name: str) -> Progress:
         """The record of one exercise, to read or to change."""
@@ -118,12 +125,12 @@ class Folder:
         self.save()
         return kept
 
-    def next(self) -> Exercise | None:
-        """The first exercise that has not passed."""
-        for exercise in EXERCISES.values():
-            if self.of(exercise.name).status != PASSED:
-                return exercise
-        return None
+    def next(self) -> str:
+        """The first exercise that has not passed; after the last one, the capstone."""
+        for name in EXERCISES:
+            if self.of(name).status != PASSED:
+                return name
+        return capstone.NAME
 
     def save(self) -> None:
         """Write the state file, all of it or nothing."""

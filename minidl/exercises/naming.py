@@ -17,7 +17,8 @@ def name_mistakes(
 ) -> tuple[list[Mistake], list[str]]:
     """The known mistakes that explain what an answer did, and the results they do not explain.
 
-    Either one mistake that does the same in all cases, or one for each result that is wrong.
+    Either one mistake that does the same in all cases, or one for each result that is wrong, which
+    does the same in all cases where that result is wrong.
     """
     banks = {
         mistake.name: {
@@ -33,30 +34,20 @@ def name_mistakes(
     found: dict[str, Mistake] = {}
     unexplained = []
     for position, name in enumerate(exercise.outputs):
-        right = {label: values[position] for label, values in rights.items()}
         answer = {label: outcome.value(position) for label, outcome in outcomes.items()}
-        if not _is_wrong(exercise, name, answer, right):
-            continue
-        for mistake in exercise.mistakes:
+        wrong = [
+            label
+            for label, right in rights.items()
+            if difference(name, answer[label], right[position], exercise.tolerance)
+        ]
+        for mistake in exercise.mistakes if wrong else ():
             bank = banks[mistake.name]
-            planted = {label: outcome.value(position) for label, outcome in bank.items()}
-            if _is_wrong(exercise, name, planted, right) and all(
-                _same(answer[label], planted[label], exercise) for label in answer
-            ):
+            if all(_same(answer[label], bank[label].value(position), exercise) for label in wrong):
                 found[mistake.name] = mistake
                 break
         else:
-            unexplained.append(name)
+            unexplained += [name] if wrong else []
     return list(found.values()), unexplained
-
-
-def _is_wrong(
-    exercise: Exercise, name: str, column: Mapping[str, Any], right: Mapping[str, Any]
-) -> bool:
-    """Whether one of the results is wrong in any case."""
-    return any(
-        difference(name, column[label], right[label], exercise.tolerance) for label in column
-    )
 
 
 def _alike(a: Outcome, b: Outcome, exercise: Exercise) -> bool:
@@ -74,6 +65,8 @@ def _same(a: Any, b: Any, exercise: Exercise) -> bool:
         return True  # its text depends on where Python noticed
     if isinstance(a, Exception) or isinstance(b, Exception) or a is None or b is None:
         return type(a) is type(b) and str(a) == str(b)
+    if isinstance(a, list | tuple | str) or isinstance(b, list | tuple | str):
+        return type(a) is type(b) and a == b
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind not in "fiub":
         return False

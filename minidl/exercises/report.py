@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from . import capstone
 from .catalogue import EXERCISES
 from .folder import Folder
 from .format import CHAPTERS
@@ -27,8 +28,8 @@ def report(folder: Folder, form: str) -> str:
 
 
 def rows(folder: Folder) -> list[dict[str, Any]]:
-    """One entry for each exercise."""
-    return [
+    """One entry for each exercise, and one for the capstone."""
+    entries = [
         {
             "number": exercise.number,
             "name": exercise.name,
@@ -38,6 +39,8 @@ def rows(folder: Folder) -> list[dict[str, Any]]:
         }
         for exercise in EXERCISES.values()
     ]
+    last = {"number": len(entries) + 1, "name": capstone.NAME, "title": capstone.TITLE}
+    return [*entries, {**last, "chapter": CHAPTERS[-1], **asdict(folder.of(capstone.NAME))}]
 
 
 def _counts(entries: list[dict[str, Any]]) -> str:

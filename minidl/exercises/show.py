@@ -4,6 +4,7 @@ import sys
 import textwrap
 from collections.abc import Iterable
 
+from . import capstone
 from .catalogue import EXERCISES
 from .folder import Folder
 from .format import CHAPTERS, Exercise
@@ -45,13 +46,22 @@ def wrap(text: str, style: str = "", indent: str = "  ") -> list[Line]:
     return [(style, line) for line in filled]
 
 
+def brief_lines(verdict: Verdict) -> list[Line]:
+    """The gist of a verdict."""
+    exercise = EXERCISES.get(verdict.exercise)
+    number = f"{exercise.number}  " if exercise else ""
+    title = f"{number}{verdict.exercise}: {verdict.status}"
+    text = verdict.headline
+    names = exercise.outputs if exercise else ()
+    if text.partition(" ")[0] not in names:
+        text = text[:1].upper() + text[1:]
+    text += "" if text.endswith((".", "?", "!")) else "."
+    return [(STYLES[verdict.status], title), *wrap(text, "bold")]
+
+
 def verdict_lines(verdict: Verdict, printed: bool = True) -> list[Line]:
     """A verdict as a person reads it."""
-    style = STYLES[verdict.status]
-    number = EXERCISES[verdict.exercise].number if verdict.exercise in EXERCISES else 0
-    label = f"{number}  {verdict.exercise}" if number else verdict.exercise
-    lines: list[Line] = [(style, f"{label}: {verdict.status}")]
-    lines += wrap(_sentence(verdict.headline), "bold")
+    lines = brief_lines(verdict)
     for text in verdict.details:
         lines += wrap(text)
     if verdict.ladder and verdict.status != PASSED:
@@ -68,46 +78,43 @@ def verdict_lines(verdict: Verdict, printed: bool = True) -> list[Line]:
     return lines
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
-
-
 def next_lines(folder: Folder, verdict: Verdict) -> list[Line]:
     """What to do after a verdict."""
     name = verdict.exercise
-    if verdict.status != PASSED:
+    if verdict.status != PASSED and name in EXERCISES:
         level = min(folder.of(name).hint + 1, 3)
-        file = folder.show(EXERCISES[name]) if name in EXERCISES else folder.path
         return [
             ("", ""),
-            ("dim", f"  edit   {file}"),
+            ("dim", f"  edit   {folder.show(name)}"),
             ("dim", f"  hint   {COMMAND} hint {name}   (level {level} of 3)"),
         ]
-    exercise = folder.next()
-    if exercise is None:
-        return [("", ""), ("green", "All exercises have passed.")]
-    return [("", ""), ("dim", f"  next   exercise {exercise.number}: {folder.show(exercise)}")]
+    following = folder.next()
+    if following in EXERCISES:
+        return [("", ""), ("dim", f"  next   {folder.show(following)}")]
+    if folder.of(capstone.NAME).status == PASSED:
+        return [("", ""), ("green", "  That was all. Well done.")]
+    return [("", ""), ("dim", f"  next   {COMMAND} check {capstone.NAME}")]
 
 
 def list_lines(folder: Folder | None) -> list[Line]:
     """All exercises by chapter, with what has been done."""
+    rows = [(ex.chapter, str(ex.number), ex.name, ex.title) for ex in EXERCISES.values()]
+    rows.append((CHAPTERS[-1], "", capstone.NAME, capstone.TITLE))
     lines: list[Line] = []
-    passed = 0
-    for chapter in CHAPTERS:
-        exercises = [ex for ex in EXERCISES.values() if ex.chapter == chapter]
-        if exercises:
-            lines.append(("bold", chapter))
-        for exercise in exercises:
-            status = folder.of(exercise.name).status if folder else NOT_STARTED
-            passed += status == PASSED
-            style = STYLES[status].removeprefix("bold ") if status != NOT_STARTED else ""
-            row = f"  {exercise.number:2}  {exercise.name:20} {exercise.title:39} {status}"
-            lines.append((style, row))
-    lines += [("", ""), ("", f"{passed} of {len(EXERCISES)} passed")]
+    passed, chapter = 0, ""
+    for belongs, number, name, title in rows:
+        if belongs != chapter:
+            lines.append(("bold", belongs))
+            chapter = belongs
+        status = folder.of(name).status if folder else NOT_STARTED
+        passed += status == PASSED
+        style = STYLES[status].removeprefix("bold ") if status != NOT_STARTED else ""
+        lines.append((style, f"  {number:>2}  {name:20} {title:39} {status}"))
+    lines += [("", ""), ("", f"{passed} of {len(rows)} passed")]
     if folder is None:
         lines.append(("dim", f"`{COMMAND} start` writes them into a folder to fill in"))
-    elif (exercise_left := folder.next()) is not None:
-        lines.append(("dim", f"next: {folder.show(exercise_left)}"))
+    elif passed < len(rows):
+        lines.append(("dim", f"next: {folder.show(folder.next())}"))
     return lines
 
 
