@@ -6,9 +6,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from . import capstone, selfcheck, show
+from . import capstone, course, selfcheck, show
 from .catalogue import EXERCISES, find
 from .folder import Folder, FolderError, NoFolderError
 from .format import Exercise
@@ -63,6 +64,16 @@ def make_parser() -> argparse.ArgumentParser:
             "--seconds", type=_positive, help=f"time limit of a check (default: {SECONDS:g})"
         )
         added.add_argument("--seed", type=int, default=0, help="other numbers and shapes")
+    export = command("export-course", "for lecturers: write a course folder")
+    export.add_argument("folder", help="a new folder")
+    grading = command("grade", "for lecturers: grade a folder of submissions")
+    grading.add_argument("submissions", help="a folder that holds a folder for each student")
+    grading.add_argument("--course", required=True, help="the folder that export-course wrote")
+    grading.add_argument("--out", required=True, help="folder for the results")
+    grading.add_argument(
+        "--single", action="store_true", help="SUBMISSIONS is one student's folder"
+    )
+    grading.add_argument("--jobs", type=int, default=1, help="students at a time (%(default)s)")
     develop = command("dev-check", "for authors: check the exercises themselves")
     develop.add_argument("name", nargs="?", help="name or number of an exercise (default: all)")
     return parser
@@ -236,6 +247,21 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export_course(options: argparse.Namespace) -> int:
+    course.export_course(Path(options.folder))
+    show.emit([("", f"{options.folder}: {len(EXERCISES)} exercises, README.md says what is what")])
+    return 0
+
+
+def _grade(options: argparse.Namespace) -> int:
+    if options.jobs < 1:
+        raise ValueError(f"--jobs: expected at least 1, got {options.jobs}")
+    places = Path(options.submissions), Path(options.course), Path(options.out)
+    lines = course.grade(*places, single=options.single, jobs=options.jobs)
+    show.emit([("", line) for line in lines])
+    return 0
+
+
 def _dev_check(options: argparse.Namespace) -> int:
     chosen = [find(options.name)] if options.name else list(EXERCISES.values())
     found = 0
@@ -264,6 +290,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "diff": _diff,
     "reset": _reset,
     "report": _report,
+    "export-course": _export_course,
+    "grade": _grade,
     "dev-check": _dev_check,
 }
 
