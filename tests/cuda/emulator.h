@@ -1,9 +1,10 @@
 // CUDA for g++: what the .cu files use, so that the very same text runs on the CPU.
 //
 // The threads of a block are fibers, one stack each, which take turns at __syncthreads() and at warp
-// functions; blocks run one after the other. The order of threads and blocks is chosen at launch:
-// ascending, descending or shuffled anew at every turn. A missing barrier shows as a result that
-// depends on the order. Shared memory is filled with NaN (integers: -1) before each block.
+// functions; a warp runs until its threads wait at a barrier, blocks run one after the other. The
+// order of threads, warps and blocks is chosen at launch: ascending, descending or shuffled anew at
+// every turn. A missing barrier shows as a result that depends on the order. Shared memory is filled
+// with NaN (integers: -1) before each block.
 // Refused with a message: barriers that part of a block waits at, masks that leave out a lane of the
 // warp, too much shared memory, atomics on floating-point numbers (they do not compile).
 // Not here: inline PTX, textures, cooperative groups, asynchronous copies.
@@ -219,40 +220,37 @@ static void run_block(unsigned count, size_t dynamic_bytes, Order& order) {
     shared_limit = std::max(DEFAULT_SHARED, dynamic_bytes);
     current = fibers[0];
     if (dynamic_bytes) dynamic_memory = poisoned(dynamic_bytes);
-    std::vector<unsigned> turn(count);
-    for (;;) {
-        order.arrange(turn);
-        bool progress = false, waiting = false;
-        int line = 0;
-        for (unsigned t : turn)
-            if (fibers[t]->state == READY) {
-                resume(t);
-                progress = true;
-                if (!error.empty()) return;
+    std::vector<unsigned> numbers(warps.size()), lanes(32);
+    for (bool waiting = true; waiting;) {
+        order.arrange(numbers);
+        for (unsigned number : numbers) {
+            for (bool ran = true; ran;) {  // as far ahead of the other warps as it can get
+                ran = false;
+                order.arrange(lanes);
+                for (unsigned lane : lanes) {
+                    unsigned t = number * 32 + lane;
+                    if (t >= count || fibers[t]->state != READY) continue;
+                    resume(t);
+                    ran = true;
+                    if (!error.empty()) return;
+                }
             }
-        for (unsigned t = 0; t < count; ++t)
-            if (fibers[t]->state == READY) progress = true;
-            else if (fibers[t]->state == AT_BARRIER) waiting = true;
-        if (progress) {
-            bool all = true;
-            for (unsigned t = 0; t < count; ++t) all &= fibers[t]->state >= AT_BARRIER && fibers[t]->state != AT_WARP;
-            if (!all) continue;
         }
-        if (!waiting) break;
+        waiting = false;
+        int line = 0;
         for (unsigned t = 0; t < count; ++t) {
             Fiber& fiber = *fibers[t];
             if (fiber.state == AT_WARP) error = "part of a warp waits at a warp function";
             if (fiber.state != AT_BARRIER) continue;
-            if (line && line != fiber.line)
+            if (waiting && line != fiber.line)
                 error = "threads of a block wait at different barriers, lines " +
                         std::to_string(line) + " and " + std::to_string(fiber.line);
             line = fiber.line;
+            waiting = true;
             fiber.state = READY;
         }
         if (!error.empty()) return;
     }
-    for (unsigned t = 0; t < count; ++t)
-        if (fibers[t]->state == AT_WARP) error = "part of a warp waits at a warp function";
 }
 
 static const char* launch(void (*thread)(void*), void* argument, const unsigned* grid,
