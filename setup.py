@@ -3,7 +3,8 @@
 The kernels must run on machines other than the one that built them, so nothing is compiled with
 `-march=native`: the product kernels are compiled once for each instruction set (minidl/_kernels/
 cpu/simd/isa_*.c select theirs by pragma) and one is chosen when minidl is imported.
-Set MINIDL_NO_OPENMP=1 to build without OpenMP.
+Set MINIDL_NO_OPENMP=1 to build without OpenMP, and MINIDL_SANITIZE=1 to build kernels that stop at
+the first access outside an array and the first undefined behaviour (tests/sanitize.sh).
 """
 
 import os
@@ -30,10 +31,18 @@ USES_SIMD = {
     "winograd_weight",
 }
 
+# -fno-math-errno lets sqrt become one instruction; results are unchanged.
+COMPILE_ARGS = ["-O3", "-fno-math-errno", "-ffp-contract=fast", "-std=gnu11"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
 OPENMP_PROBE = """
 #include <omp.h>
 int main(void) { return omp_get_max_threads() > 0 ? 0 : 1; }
 """
+
+
+def is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 def openmp_candidates() -> list[tuple[list[str], list[str]]]:
@@ -57,13 +66,16 @@ class BuildKernels(build_ext):
 
     def build_extensions(self) -> None:
         compile_args, link_args = self.probe_openmp()
+        if is_set("MINIDL_SANITIZE"):
+            compile_args = [*compile_args, *SANITIZE, "-O1", "-g1"]
+            link_args = [*link_args, *SANITIZE]
         for extension in self.extensions:
             extension.extra_compile_args += compile_args
             extension.extra_link_args += link_args
         super().build_extensions()
 
     def probe_openmp(self) -> tuple[list[str], list[str]]:
-        if os.environ.get("MINIDL_NO_OPENMP", "0") not in ("", "0"):
+        if is_set("MINIDL_NO_OPENMP"):
             print("minidl: MINIDL_NO_OPENMP is set, building serial kernels")
             return [], []
         for compile_args, link_args in openmp_candidates():
@@ -94,8 +106,7 @@ def extension(path: Path) -> Extension:
         include_dirs=[numpy.get_include(), str(CPU / "simd")],
         depends=[str(header) for header in (CPU / "simd").glob("*.h")],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        # -fno-math-errno lets sqrt become one instruction; results are unchanged.
-        extra_compile_args=["-O3", "-fno-math-errno", "-ffp-contract=fast", "-std=gnu11"],
+        extra_compile_args=list(COMPILE_ARGS),
     )
 
 

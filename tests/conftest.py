@@ -14,7 +14,7 @@ settings.register_profile(
     "minidl",
     deadline=None,
     derandomize=True,
-    max_examples=40,
+    max_examples=int(os.environ.get("MINIDL_TEST_EXAMPLES", "40")),  # of each property test
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("minidl")

@@ -1,9 +1,5 @@
 """Convolution, im2col and matrix product on the CPU against the reference and PyTorch."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from conftest import oracle
@@ -270,23 +266,6 @@ def test_matmul_equals_numpy(sizes, batch, dtype, layouts, seed):
     assert relative_error(cpu.matmul(a, b), expected) <= TOLERANCE[dtype]
     transposed = cpu.matmul(np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2))
     assert relative_error(np.swapaxes(transposed, -1, -2), expected) <= TOLERANCE[dtype]
-
-
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "portable"])
-def test_every_instruction_set_computes_the_same(isa):
-    """The tests above again in a process that was told which instruction set to use."""
-    environment = os.environ | {"MINIDL_ISA": isa}
-    query = "from minidl._kernels import cpu; print(cpu.instruction_set())"
-    command = [sys.executable, "-c", query]
-    chosen = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    if chosen.stdout.strip() != isa:
-        pytest.skip(f"this processor has no {isa}")
-    tests = ("convolution_equals", "large_convolution", "matmul_equals", "winograd_equals")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    run = subprocess.run(
-        [*command, "-k", " or ".join(tests)], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout[-3000:]
 
 
 def test_wrong_arguments_are_named():
