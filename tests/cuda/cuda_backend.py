@@ -11,9 +11,13 @@ To test a kernel, write in tests/cuda/test_cuda_<family>.py
 `cuda.numpy` brings one back (or a tuple of them). A family whose names are not yet in the package
 is imported with `cuda.module("launch_pool")`. With `thread_order` the test runs under each order of
 threads and blocks, and with grids of at most three blocks, so that loops over the grid stride.
+
+`python -m pytest -m gpu` runs the very same tests on a real GPU, and those in test_cuda_large.py,
+which only a GPU can do. What only makes sense on the emulator says `pytestmark = ON_THE_EMULATOR`.
 """
 
 import importlib
+import os
 import sys
 from types import SimpleNamespace
 
@@ -23,11 +27,25 @@ import pytest
 from minidl.device import _open_gpu
 
 NAMES = ("cupy", "minidl._kernels.cuda")
+ON_THE_EMULATOR = pytest.mark.parametrize("cuda", ["emulator"], indirect=True)
+ON_A_GPU = pytest.mark.parametrize(
+    "cuda", [pytest.param("gpu", marks=pytest.mark.gpu)], indirect=True
+)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module", params=["emulator", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cuda(request):
-    """The CUDA backend on the stand-in for CuPy; see the top of this file."""
+    """The CUDA backend, on the stand-in for CuPy or on a GPU; see the top of this file."""
+    if request.param == "gpu":
+        try:
+            _open_gpu(0)
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        if os.environ.get("MINIDL_CUDA_SANITIZE") == "1":
+            # Without a pool each array is an allocation of its own, whose ends can be watched.
+            importlib.import_module("cupy").cuda.set_allocator(None)
+        yield _backend()
+        return
     before = {name: module for name, module in sys.modules.items() if _belongs(name)}
     for name in before:
         del sys.modules[name]

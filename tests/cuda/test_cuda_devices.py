@@ -1,42 +1,16 @@
 """Tensors, modules and optimisers go to a GPU and back, and errors say what is wrong."""
 
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from kernel_cases import normal
-from operations import OPERATIONS
+from cuda_backend import ON_THE_EMULATOR
 
 import minidl as md
 import minidl.functional as F
 from minidl import device
 
-NO_GRADIENT = ("compare", "integers", "sum of integers", "argmax", "any", "zeros_like", "full_like")
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_operations_compute_what_they_do_on_the_cpu(cuda, name):
-    image = normal(0, 2, 4, 9, 8, dtype=np.float32)
-    results = []
-    for where in ("cpu", "cuda"):
-        md.manual_seed(0)
-        x = md.tensor(image, device=where, requires_grad=True)
-        y = OPERATIONS[name](x)
-        assert y.device == x.device
-        gradient = None
-        if name not in NO_GRADIENT:
-            dy = md.tensor(normal(1, *y.shape, dtype=np.float32), device=where)
-            y.backward(dy)
-            assert x.grad.device == x.device
-            gradient = x.grad.cpu().numpy()
-        results.append((y.detach().cpu().numpy(), gradient))
-    (y, dx), (cuda_y, cuda_dx) = results
-    assert cuda_y.dtype == y.dtype
-    np.testing.assert_allclose(cuda_y, y, rtol=1e-4, atol=1e-5)
-    if dx is not None:
-        np.testing.assert_allclose(cuda_dx, dx, rtol=1e-4, atol=1e-5)
+pytestmark = ON_THE_EMULATOR
 
 
 @pytest.mark.parametrize(
@@ -180,49 +154,3 @@ def test_a_full_gpu_says_what_to_do(cuda, monkeypatch):
     )
     with pytest.raises(MemoryError, match=text):
         md.zeros(1000, 1000, 1000, device="cuda")
-
-
-class NoDriver:
-    """CuPy as it is on a machine whose driver is missing or too old."""
-
-    def __init__(self, supported):
-        class CUDARuntimeError(RuntimeError):
-            pass
-
-        def refuse():
-            raise CUDARuntimeError("cudaErrorInsufficientDriver")
-
-        self.__version__ = "14.2.0"
-        self.cuda = self.runtime = self
-        self.CUDARuntimeError, self.getDeviceCount = CUDARuntimeError, refuse
-        self.runtimeGetVersion, self.driverGetVersion = lambda: 13000, lambda: supported
-
-
-@pytest.mark.parametrize(
-    ("cupy", "text"),
-    [
-        (None, "device 'cuda:0' needs CuPy, which is not installed: pip install 'cupy-cuda13x"),
-        (NoDriver(0), "device 'cuda:0': no GPU, or no NVIDIA driver for it; use device 'cpu'"),
-        (
-            NoDriver(12040),
-            "device 'cuda:0': CuPy 14.2.0 is for CUDA 13.0, but the driver supports CUDA up to "
-            "12.4; install cupy-cuda12x instead, or a newer driver",
-        ),
-    ],
-)
-def test_what_is_missing_is_said_in_one_line(monkeypatch, cupy, text):
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    device._open_gpu.cache_clear()
-    with pytest.raises(RuntimeError) as caught:
-        device._open_gpu.__wrapped__(0)
-    assert str(caught.value).startswith(text)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_command_line_says_it_in_one_line():
-    code = "import sys; sys.modules['cupy'] = None; from minidl.train import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "--arch", "lenet5", "--device", "cuda:1"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr.startswith("minidl.train: device 'cuda:1' needs CuPy")
-    assert result.stderr.count("\n") == 1

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_backend import ON_THE_EMULATOR
 from kernel_cases import normal
 
 PROBE = Path(__file__).with_name("probe.cu")
 F32 = np.dtype(np.float32)
+
+pytestmark = ON_THE_EMULATOR
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def run(*options):
 
 
 def test_the_command_line_trains_resumes_and_evaluates(cuda, tmp_path, capsys):
-    run("--epochs", "1", "--device", "cuda:1", "--out", str(tmp_path / "a"))
+    run("--epochs", "1", "--device", "cuda:0", "--out", str(tmp_path / "a"))
     run("--epochs", "2", "--device", "cuda", "--resume", str(tmp_path / "a"))
     capsys.readouterr()
     for where in ("cuda", "cpu"):  # a checkpoint knows no device

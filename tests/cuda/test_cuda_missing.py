@@ -1,0 +1,53 @@
+"""Machines without a GPU, or with half of what it takes, are told so in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from minidl import device
+
+
+class NoDriver:
+    """CuPy as it is on a machine whose driver is missing or too old."""
+
+    def __init__(self, supported):
+        class CUDARuntimeError(RuntimeError):
+            pass
+
+        def refuse():
+            raise CUDARuntimeError("cudaErrorInsufficientDriver")
+
+        self.__version__ = "14.2.0"
+        self.cuda = self.runtime = self
+        self.CUDARuntimeError, self.getDeviceCount = CUDARuntimeError, refuse
+        self.runtimeGetVersion, self.driverGetVersion = lambda: 13000, lambda: supported
+
+
+@pytest.mark.parametrize(
+    ("cupy", "text"),
+    [
+        (None, "device 'cuda:0' needs CuPy, which is not installed: pip install 'cupy-cuda13x"),
+        (NoDriver(0), "device 'cuda:0': no GPU, or no NVIDIA driver for it; use device 'cpu'"),
+        (
+            NoDriver(12040),
+            "device 'cuda:0': CuPy 14.2.0 is for CUDA 13.0, but the driver supports CUDA up to "
+            "12.4; install cupy-cuda12x instead, or a newer driver",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(monkeypatch, cupy, text):
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(RuntimeError) as caught:
+        device._open_gpu.__wrapped__(0)
+    assert str(caught.value).startswith(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_says_it_in_one_line():
+    code = "import sys; sys.modules['cupy'] = None; from minidl.train import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "--arch", "lenet5", "--device", "cuda:1"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("minidl.train: device 'cuda:1' needs CuPy")
+    assert result.stderr.count("\n") == 1
