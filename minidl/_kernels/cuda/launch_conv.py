@@ -163,6 +163,8 @@ def matmul(a: Any, b: Any) -> Any:
     if a.ndim < 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
     batch, rows, cols = a.shape[:-2], a.shape[-2], b.shape[-1]
+    if a.size == 0:  # sums of nothing
+        return cp.zeros((*batch, rows, cols), a.dtype)
     c = cp.empty((*batch, rows, cols), a.dtype)
     if c.size:
         a3, b3 = (_matrices("matmul", name, matrix) for name, matrix in (("a", a), ("b", b)))
