@@ -80,16 +80,18 @@ def seconds(work: Work, calls: int = 1) -> float:
     return (time.perf_counter() - begun) / calls
 
 
-def take_turns(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each mode in each round, after a round of warming up."""
+def take_turns(
+    works: dict[str, Work], rounds: int, clock: Callable[..., float] = seconds
+) -> dict[str, list[float]]:
+    """Seconds of each mode in each round, by `clock`, after a round of warming up."""
     times: dict[str, list[float]] = {mode: [] for mode in works}
     calls = {}
     for mode, work in works.items():
         work()
-        calls[mode] = max(1, math.ceil(SHORTEST / seconds(work)))
+        calls[mode] = max(1, math.ceil(SHORTEST / clock(work)))
     for _ in range(rounds):
         for mode, work in works.items():
-            times[mode].append(seconds(work, calls[mode]))
+            times[mode].append(clock(work, calls[mode]))
     return times
 
 
