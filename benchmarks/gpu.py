@@ -49,7 +49,7 @@ SIDE = 224  # of their images
 
 LEGEND = """NCHW, NHWC: PyTorch in its default and in its channels_last memory format, ms;
 * with torch.compile. ratio: the time of PyTorch's fastest mode over minidl's.
-roof: the shortest time that this GPU's products and copies allow, over minidl's.
+roof: the least time that this GPU's products and copies allow, over minidl's.
 -: does not fit the GPU's memory."""
 
 
