@@ -68,7 +68,7 @@ def test_all_modes_compute_the_same(emulated, conv, precision):
 def test_tables_fit_80_columns_and_json_has_all_times(emulated, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "NETWORKS", {"squeezenet1_1": 2})
     monkeypatch.setattr(gpu, "SIDE", 32)
-    monkeypatch.setattr(gpu, "rates", lambda precision: (1e12, 1e12))
+    monkeypatch.setattr(gpu, "rates", lambda precision: (1e12, 1e13))
     monkeypatch.setattr(gpu, "convolutions", lambda name, side: CASES)
     path = tmp_path / "results" / "figures.json"
     options = ["--precisions", "fp32", "--rounds", "2", "--json", str(path)]
