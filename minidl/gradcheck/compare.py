@@ -67,14 +67,20 @@ class Comparer:
     rescued: int = 0
 
     def compare(
-        self, line: Line, analytic: Sequence[float], unit: float, scale: float
+        self,
+        line: Line,
+        analytic: Sequence[float],
+        unit: float,
+        scale: float,
+        closer: Sequence[float] = (),
     ) -> Comparison:
         """Hold `analytic`, a derivative per upstream gradient, against the numeric one.
 
         `unit` is how far the line goes per step of 1, in the units of the derivative; `scale` is
-        the size of derivatives around it, which decides about the absolute tolerance.
+        the size of derivatives around it, which decides about the absolute tolerance. `closer` are
+        further steps to try, where kinks are dense.
         """
-        steps = STEPS[self.method][self.start :]
+        steps = (*STEPS[self.method][self.start :], *closer)
         found: list[list[float]] = []
         for number, h in enumerate(steps):
             columns = METHODS[self.method](line, h)
@@ -111,7 +117,7 @@ class Comparer:
     def _note_agreement(self, step: int) -> None:
         self.agreed_at.append(step)
         if len(self.agreed_at) == 16:
-            self.start = sorted(self.agreed_at)[8]
+            self.start = min(sorted(self.agreed_at)[8], len(STEPS[self.method]) - 1)
 
     def _result(
         self,

@@ -105,8 +105,8 @@ class _ElementLine(Line):
 
 
 def typical_size(array: Any) -> float:
-    """The root mean square of the elements; 1 if all are zero."""
-    return float((array * array).mean()) ** 0.5 or 1.0
+    """The root mean square of the elements; 1 if all are zero, or there are none."""
+    return (float((array * array).sum()) / max(array.size, 1)) ** 0.5 or 1.0
 
 
 def element(subject: Subject, k: int, index: int, size: float) -> Line:

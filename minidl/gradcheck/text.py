@@ -21,7 +21,8 @@ def as_text(report: GradReport) -> str:
     lines = _filled(f"gradcheck {report.title}: {report.status.upper()}", "")
     lines += _filled(_how(report), "  ")
     for array in report.arrays:
-        lines += ["", *_array_lines(array)]
+        if array.checked or array.analytic is None or not report.directions:
+            lines += ["", *_array_lines(array)]
     if report.directions:
         lines += ["", *_direction_lines(report)]
     if report.obstacle is not None:
@@ -95,8 +96,6 @@ def _array_lines(array: ArrayReport) -> list[str]:
     if array.analytic is None:
         return [*_filled(head + "no gradient to compare", "  ")]
     kinks = f"; {array.kinks} at kinks, left out" if array.kinks else ""
-    if not array.checked:
-        return _filled(head + "no element checked by itself", "  ")
     if not array.wrong:
         return _filled(f"{head}{array.checked - array.kinks} of {array.checked} right{kinks}", "  ")
     lines = _filled(f"{head}{array.wrong} of {array.checked} wrong{kinks}", "  ")
