@@ -16,10 +16,10 @@ __device__ void average(const T* x, T* y, long long planes, Axis rows, Axis cols
     long long height = rows.size, width = cols.size, lane = threadIdx.x % LANES;
     long long outputs = planes * p * q;
     for (long long i = first_index() / LANES; i < outputs; i += index_step() / LANES) {
-        int row = (int)(i / q % p), col = (int)(i % q);
+        auto [plane, row, col] = position_of(i, p, q);
         int top = rows.start(row), bottom = rows.stop(row);
         long long left = cols.start(col), right = cols.stop(col);
-        const T* image = x + i / (p * q) * height * width;
+        const T* image = x + plane * height * width;
         if (right - left == width) {  // whole rows lie one after the other: as if one row
             left = top * width;
             right = bottom * width;
@@ -43,8 +43,8 @@ __device__ void share(const T* dy, T* dx, long long planes, Axis rows, Axis cols
                       long long q) {
     long long height = rows.size, width = cols.size;
     for (long long i = first_index(); i < planes * height * width; i += index_step()) {
-        int h = (int)(i / width % height), w = (int)(i % width);
-        const T* gradients = dy + i / (height * width) * p * q;
+        auto [plane, h, w] = position_of(i, height, width);
+        const T* gradients = dy + plane * p * q;
         real<T> sum = 0;
         for (int row = rows.first(h); row <= rows.last(h); ++row) {
             for (int col = cols.first(w); col <= cols.last(w); ++col) {

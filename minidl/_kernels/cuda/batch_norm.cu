@@ -2,7 +2,8 @@
 //
 // Each channel is cut into slices, and a block takes a slice at a time. A first kernel leaves two
 // sums for each slice; a second one adds these up for its channel, always in the same order, and
-// normalises: two launches, the same bits in every run and on every GPU.
+// normalises: two launches, the same bits in every run and on every GPU. The second goes through the
+// slices backwards: what the first read last may still be in the second-level cache.
 // Sums are of differences from the channel's first value, or mean, in real<T> for up to four
 // elements and in double beyond: var has an error of a few units in the last place times
 // 1 + ((mean - first value) / deviation)^2, instead of (mean / deviation)^2 for E[x^2] - E[x]^2.
@@ -147,7 +148,7 @@ __global__ void batch_norm_forward(const T* x, const T* residual, const real<T>*
                                    double eps, bool relu) {
     Layout layout{images, channels, pixels, slices, length};
     double count = (double)images * pixels;
-    for (long long task = blockIdx.x; task < channels * slices; task += gridDim.x) {
+    for (long long task = channels * slices - 1 - blockIdx.x; task >= 0; task -= gridDim.x) {
         Slice slice = slice_of(layout, task);
         Sums total = channel_sums(sums, layout, slice.channel);
         double distance = total.one / count;  // from the first value to the mean
@@ -251,7 +252,7 @@ __global__ void batch_norm_backward(const T* dy, const T* x, const T* y, const r
     Layout layout{images, channels, pixels, slices, length};
     bool fours = in_fours(layout, dy, x, y, dx);
     double count = (double)images * pixels;
-    for (long long task = blockIdx.x; task < channels * slices; task += gridDim.x) {
+    for (long long task = channels * slices - 1 - blockIdx.x; task >= 0; task -= gridDim.x) {
         Slice slice = slice_of(layout, task);
         long long c = slice.channel;
         Sums total = channel_sums(sums, layout, c);

@@ -127,8 +127,9 @@ def _step(
     for name, arrays in changed.items():
         if len(arrays) != len(grads):
             raise ValueError(f"{op}: got {len(grads)} grads, but {len(arrays)} {name}")
+    device = cp.cuda.runtime.getDevice()
     checked = [
-        _checked(op, grad, dict(zip(changed, arrays, strict=True)))
+        _checked(op, device, grad, dict(zip(changed, arrays, strict=True)))
         for grad, *arrays in zip(grads, *changed.values(), strict=True)
     ]
     same_dtype(op, **{f"grads[{i}]": grad for i, (grad, *_) in enumerate(checked)})
@@ -145,7 +146,7 @@ def _step(
                 array[...] = copy
 
 
-def _checked(op: str, grad: Array, changed: dict[str, Array]) -> list[Array]:
+def _checked(op: str, device: int, grad: Array, changed: dict[str, Array]) -> list[Array]:
     """A gradient and the arrays that it changes, as the kernels expect them."""
     grad = as_kernel_array(op, "grads", grad)
     arrays = [grad]
@@ -154,7 +155,7 @@ def _checked(op: str, grad: Array, changed: dict[str, Array]) -> list[Array]:
         has_shape(op, name, array, grad.shape)
     same_dtype(op, grads=grad, **changed)
     for array in arrays:  # the kernel sees their addresses only
-        check_device(op, array, cp.cuda.runtime.getDevice())
+        check_device(op, array, device)
     return arrays
 
 

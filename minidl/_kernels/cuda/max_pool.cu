@@ -20,8 +20,8 @@ __global__ void max_pool2d_forward(const T* x, T* y, S* switches, long long plan
     Windows rows(height, window_h, stride_h, padding_h, p);
     Windows cols(width, window_w, stride_w, padding_w, q);
     for (long long i = first_index(); i < planes * p * q; i += index_step()) {
-        int row = (int)(i / q % p), col = (int)(i % q);
-        const T* image = x + i / (p * q) * height * width;
+        auto [plane, row, col] = position_of(i, p, q);
+        const T* image = x + plane * height * width;
         int top = rows.start(row), bottom = rows.stop(row);
         int left = cols.start(col), right = cols.stop(col);
         int best_h = top, best_w = left;
@@ -50,12 +50,11 @@ __global__ void max_pool2d_backward(const T* dy, const S* switches, T* dx, long 
     Windows rows(height, window_h, stride_h, padding_h, p);
     Windows cols(width, window_w, stride_w, padding_w, q);
     for (long long i = first_index(); i < planes * height * width; i += index_step()) {
-        int h = (int)(i / width % height), w = (int)(i % width);
-        long long plane = i / (height * width) * p * q;
+        auto [plane, h, w] = position_of(i, height, width);
         real<T> sum = 0;
         for (int row = rows.first(h); row <= rows.last(h); ++row) {
             for (int col = cols.first(w); col <= cols.last(w); ++col) {
-                long long output = plane + row * q + col;
+                long long output = (plane * p + row) * q + col;
                 int place = rows.place(row, h) * cols.window + cols.place(col, w);
                 if (switches[output] == place) sum += (real<T>)dy[output];
             }
@@ -71,10 +70,10 @@ __global__ void max_pool2d_gather(const T* x, const S* switches, T* y, long long
                                   long long window_h, long long window_w, long long stride_h,
                                   long long stride_w, long long padding_h, long long padding_w) {
     for (long long i = first_index(); i < planes * p * q; i += index_step()) {
-        long long h = i / q % p * stride_h - padding_h + switches[i] / window_w;
-        long long w = i % q * stride_w - padding_w + switches[i] % window_w;
+        auto [plane, row, col] = position_of(i, p, q);
+        long long h = row * stride_h - padding_h + switches[i] / (int)window_w;
+        long long w = col * stride_w - padding_w + switches[i] % (int)window_w;
         bool exists = 0 <= h && h < height && 0 <= w && w < width;
-        const T* image = x + i / (p * q) * height * width;
-        y[i] = exists ? image[h * width + w] : (T)(real<T>)nan("");
+        y[i] = exists ? x[(plane * height + h) * width + w] : (T)(real<T>)nan("");
     }
 }

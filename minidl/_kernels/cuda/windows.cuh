@@ -3,6 +3,14 @@
 // `place` is where input `i` lies in its window. `first` and `last` bound the outputs that read
 // input `i`, for gradients that gather. Images have fewer than 2^31 rows and columns.
 
+// Where element i of images (planes, rows, cols) lies. Divisions are what costs time here: two.
+struct Position { long long plane; int row, col; };
+
+__device__ inline Position position_of(long long i, long long rows, long long cols) {
+    long long line = i / cols, plane = line / rows;
+    return {plane, (int)(line - plane * rows), (int)(i - line * cols)};
+}
+
 struct Windows {
     int size, window, stride, padding, outputs;
     bool padding_counts;
