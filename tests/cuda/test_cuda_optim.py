@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cuda_backend import ON_THE_EMULATOR
 from cuda_cases import ALL_DTYPES, all_dtypes, assert_near, exact, layouts, orders, placed, threads
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,10 +24,7 @@ def start(name, seed, shape, dtype):
 
 def step(kernels, name, tensors):
     """One step of lists (parameter, gradient, *states)."""
-    params, grads = [list(column) for column in zip(*(t[:2] for t in tensors), strict=True)] or (
-        [],
-        [],
-    )
+    params, grads = ([tensor[i] for tensor in tensors] for i in (0, 1))
     run(kernels, name, params, grads, [list(tensor[2:]) for tensor in tensors])
 
 
@@ -80,7 +78,11 @@ def test_errors_say_what_is_wrong(cuda):
         kernels.sgd_step([cuda.array(np.ones(3, np.int64))], [x], None, 0.1)
     with pytest.raises(ValueError, match="adam_step: step counts from 1, got 0"):
         kernels.adam_step([x], [x], [x], [x], 0, 0.1)
+
+
+@ON_THE_EMULATOR  # which has two GPUs
+def test_parameters_must_be_on_the_current_device(cuda):
     with cuda.cupy.cuda.Device(1):
         elsewhere = cuda.array(np.ones(3))
     with pytest.raises(RuntimeError, match="arrays must be on the same device, got one on cuda:1"):
-        kernels.sgd_step([elsewhere], [elsewhere], None, 0.1)
+        cuda.kernels.sgd_step([elsewhere], [elsewhere], None, 0.1)
