@@ -1,132 +1,209 @@
 """Memory for results, used again: the arrays of one training step are those of the next.
 
 The operating system hands out memory page by page and zeroes each first. For arrays of many
-megabytes, filled once and thrown away, that costs more than the kernel that fills them: in a VGG16
-step a fifth of the time. So a block that nobody refers to any more goes to a shelf, and `empty`
-looks there first. What is in use and what lies on the shelf are together never more than a sixteenth
-above what was in use at once; beyond that, the block that has lain longest goes back to the system.
+megabytes, filled once and thrown away, that costs more than the kernel that fills them. So large
+arrays lie in one region of addresses, reserved once. A new array takes the smallest gap that holds
+it, wherever an array of any size has been; only when there is none the region's used part grows.
+If that would touch an eighth more than was ever in use at once, gaps first go back to the system.
 """
 
 import numpy as np
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport realloc
 from libc.string cimport memmove
 
 cdef extern from *:
     """
-    #include <stdlib.h>
-    #if defined(__linux__)
+    #include <stdint.h>
+    #include <stddef.h>
     #include <sys/mman.h>
+    #include <unistd.h>
+    #define HUGE_PAGE ((ptrdiff_t)2 << 20)
+    #ifndef MAP_NORESERVE
+    #define MAP_NORESERVE 0
     #endif
-    /* Aligned memory, in huge pages where the system has them: 512 times fewer page faults. */
-    static void *minidl_allocate(size_t bytes) {
-        const size_t huge = (size_t)2 << 20;
-        void *memory = NULL;
-        if (posix_memalign(&memory, bytes < huge ? 64 : huge, bytes) != 0) return NULL;
-    #if defined(MADV_HUGEPAGE)
-        if (bytes >= huge) madvise(memory, bytes, MADV_HUGEPAGE);
+    /* Addresses as many as there is memory (fewer where limits forbid), without memory behind them
+     * yet; in huge pages where the system has them: 512 times fewer page faults. */
+    static char *minidl_reserve(ptrdiff_t *bytes) {
+        const ptrdiff_t page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES);
+        for (*bytes = pages * page; *bytes > HUGE_PAGE; *bytes /= 2) {
+            char *memory = mmap(NULL, *bytes, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (memory == MAP_FAILED) continue;
+            const ptrdiff_t skipped = (HUGE_PAGE - (intptr_t)memory % HUGE_PAGE) % HUGE_PAGE;
+            *bytes -= skipped;
+    #ifdef MADV_HUGEPAGE
+            madvise(memory + skipped, *bytes, MADV_HUGEPAGE);
     #endif
-        return memory;
+            return memory + skipped;
+        }
+        *bytes = 0;
+        return NULL;
+    }
+    /* Give back the whole huge pages of a range; it stays reserved. */
+    static void minidl_release(char *begin, char *end) {
+        const intptr_t first = ((intptr_t)begin + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+        const intptr_t last = (intptr_t)end / HUGE_PAGE * HUGE_PAGE;
+        madvise((void *)first, last - first, MADV_DONTNEED);
     }
     """
-    void *minidl_allocate(size_t bytes) nogil
+    char *minidl_reserve(Py_ssize_t *size) nogil
+    void minidl_release(char *begin, char *end) nogil
+    cdef enum:
+        HUGE_PAGE
 
 # Smaller arrays come from NumPy, whose own allocator serves them well.
 cdef Py_ssize_t SMALLEST = 1 << 17
-# The part of the most memory in use by which the shelf may exceed it.
-cdef int SLACK = 16
-# Sizes are rounded up to an eighth of their power of two, so that similar arrays share blocks.
-cdef int FRACTION_BITS = 3
+# The part of the most memory in use by which the memory touched may exceed it.
+cdef int SLACK = 8
+# A cache line. Arrays lie one apart, or those of whole pages would all compete for the same sets.
+cdef Py_ssize_t LINE = 64
 
 
-cdef struct Block:
-    void *address
-    Py_ssize_t size
+cdef struct Gap:
+    Py_ssize_t begin  # counted from the region's start
+    Py_ssize_t end
+    bint touched  # whether there may be memory behind it
 
-# The shelf, oldest first, and the bytes in use now, in use at most, and on the shelf. Plain C, so
-# that nothing here can set off Python's garbage collector, which puts blocks back itself.
-cdef Block *shelf = NULL
-cdef Py_ssize_t shelf_length = 0, shelf_room = 0
-cdef Py_ssize_t in_use = 0, most_in_use = 0, shelved = 0
-
-
-cdef Block remove(Py_ssize_t index) noexcept:
-    global shelf_length, shelved
-    cdef Block block = shelf[index]
-    shelf_length -= 1
-    shelved -= block.size
-    memmove(shelf + index, shelf + index + 1, (shelf_length - index) * sizeof(Block))
-    return block
+# The region, how far it has been used, and the gaps before that, by address. Plain C, so that
+# nothing here can set off Python's garbage collector, which frees arrays itself.
+cdef char *region = NULL
+cdef Py_ssize_t capacity = 0, used = 0
+cdef Gap *gaps = NULL
+cdef Py_ssize_t gap_count = 0, gap_room = 0
+# Bytes of arrays now and at most, and bytes that may have memory behind them.
+cdef Py_ssize_t in_use = 0, most_in_use = 0, touched = 0
 
 
-cdef void clear_shelf() noexcept:
-    """Give back what has lain longest, as long as there is more than is likely to be needed."""
-    while shelf_length > 0 and in_use + shelved > most_in_use + most_in_use // SLACK:
-        free(remove(0).address)
+cdef void remove(Py_ssize_t index) noexcept:
+    global gap_count
+    gap_count -= 1
+    memmove(gaps + index, gaps + index + 1, (gap_count - index) * sizeof(Gap))
 
 
-cdef void *take(Py_ssize_t size) noexcept:
-    """The youngest block of exactly this size, else a new one; NULL if there is no memory."""
-    global in_use, most_in_use
-    cdef void *address = NULL
-    cdef Py_ssize_t index
-    for index in range(shelf_length - 1, -1, -1):
-        if shelf[index].size == size:
-            address = remove(index).address
-            break
-    else:
-        address = minidl_allocate(size)
-    if address != NULL:
-        in_use += size
-        most_in_use = max(most_in_use, in_use)
-        clear_shelf()
-    return address
-
-
-cdef void put_back(void *address, Py_ssize_t size) noexcept:
-    global in_use, shelved, shelf, shelf_length, shelf_room
-    cdef Block *larger
-    in_use -= size
-    if shelf_length == shelf_room:
-        larger = <Block *>realloc(shelf, (2 * shelf_room + 64) * sizeof(Block))
+cdef bint insert(Py_ssize_t index, Gap gap) noexcept:
+    """False if there is no memory for the list."""
+    global gaps, gap_count, gap_room
+    cdef Gap *larger
+    if gap_count == gap_room:
+        larger = <Gap *> realloc(gaps, (2 * gap_room + 64) * sizeof(Gap))
         if larger == NULL:
-            free(address)
+            return False
+        gaps = larger
+        gap_room = 2 * gap_room + 64
+    memmove(gaps + index + 1, gaps + index, (gap_count - index) * sizeof(Gap))
+    gaps[index] = gap
+    gap_count += 1
+    return True
+
+
+cdef void release_gaps(Py_ssize_t limit) noexcept:
+    """Give memory of gaps back, the largest first, until no more than `limit` is touched.
+
+    Gaps of less than two huge pages keep theirs: in pieces, it would cost more than it is worth.
+    """
+    global touched
+    cdef Py_ssize_t index, largest
+    while touched > limit:
+        largest = -1
+        for index in range(gap_count):
+            if gaps[index].touched and gaps[index].end - gaps[index].begin >= 2 * HUGE_PAGE and (
+                largest < 0
+                or gaps[index].end - gaps[index].begin > gaps[largest].end - gaps[largest].begin
+            ):
+                largest = index
+        if largest < 0:
             return
-        shelf = larger
-        shelf_room = 2 * shelf_room + 64
-    shelf[shelf_length].address = address
-    shelf[shelf_length].size = size
-    shelf_length += 1
-    shelved += size
-    clear_shelf()
+        minidl_release(region + gaps[largest].begin, region + gaps[largest].end)
+        gaps[largest].touched = False
+        touched -= gaps[largest].end - gaps[largest].begin
+
+
+cdef Py_ssize_t take(Py_ssize_t size) noexcept:
+    """Where in the region there is room for so many bytes; -1 if nowhere."""
+    global region, capacity, used, in_use, most_in_use, touched
+    cdef Py_ssize_t index, best = -1, begin
+    if region == NULL:
+        region = minidl_reserve(&capacity)
+    for index in range(gap_count):
+        if gaps[index].end - gaps[index].begin >= size and (
+            best < 0 or gaps[index].end - gaps[index].begin < gaps[best].end - gaps[best].begin
+        ):
+            best = index
+    if best < 0 and size > capacity - used:
+        return -1
+    in_use += size
+    most_in_use = max(most_in_use, in_use)
+    if best < 0:
+        begin = used
+        if gap_count > 0 and gaps[gap_count - 1].end == used:  # grow from there
+            begin = gaps[gap_count - 1].begin
+            if gaps[gap_count - 1].touched:
+                touched -= used - begin
+            remove(gap_count - 1)
+        used = begin + size
+    else:
+        begin = gaps[best].begin
+        gaps[best].begin += size
+        if gaps[best].touched:
+            touched -= size
+        if gaps[best].begin == gaps[best].end:
+            remove(best)
+    touched += size
+    release_gaps(most_in_use + most_in_use // SLACK)
+    return begin
+
+
+cdef void put_back(Py_ssize_t begin, Py_ssize_t size) noexcept:
+    """Make an array's bytes a gap, one with the gaps that it touches."""
+    global in_use, touched
+    cdef Gap gap
+    cdef Py_ssize_t after = 0
+    gap.begin, gap.end, gap.touched = begin, begin + size, True
+    in_use -= size
+    while after < gap_count and gaps[after].begin < begin:
+        after += 1
+    if after < gap_count and gaps[after].begin == gap.end:
+        if not gaps[after].touched:
+            touched += gaps[after].end - gaps[after].begin
+        gap.end = gaps[after].end
+        remove(after)
+    if after > 0 and gaps[after - 1].end == gap.begin:
+        if not gaps[after - 1].touched:
+            touched += gaps[after - 1].end - gaps[after - 1].begin
+        gap.begin = gaps[after - 1].begin
+        after -= 1
+        remove(after)
+    insert(after, gap)  # without memory for the list, these addresses are not used again
+    release_gaps(most_in_use + most_in_use // SLACK)  # a gap joined may be in part untouched
 
 
 @cython.no_gc  # it refers to no object
 cdef class Memory:
-    """A block of memory for one array and its views; back on the shelf when the last is gone."""
+    """Room for one array and its views; a gap in the region when the last is gone."""
 
-    cdef void *address
+    cdef Py_ssize_t begin
     cdef Py_ssize_t size
 
     def __cinit__(self, Py_ssize_t size):
-        self.address = take(size)
-        if self.address == NULL:
+        self.size = (size + LINE - 1) // LINE * LINE + LINE
+        self.begin = take(self.size)
+        if self.begin < 0:
             raise MemoryError(f"no memory for an array of {size:,} bytes")
-        self.size = size
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, self.address, self.size, 0, flags)
+        PyBuffer_FillInfo(view, self, region + self.begin, self.size, 0, flags)
 
     def __dealloc__(self):
-        if self.address != NULL:
-            put_back(self.address, self.size)
+        if self.begin >= 0:
+            put_back(self.begin, self.size)
 
 
 def usage():
-    """(bytes in use, bytes in use at most, bytes on the shelf)."""
-    return in_use, most_in_use, shelved
+    """(bytes in use, bytes in use at most, bytes of gaps that may have memory behind them)."""
+    return in_use, most_in_use, touched - in_use
 
 
 def empty(shape, dtype):
@@ -137,5 +214,4 @@ def empty(shape, dtype):
         size *= extent
     if size < SMALLEST:
         return np.empty(shape, dtype)
-    cdef Py_ssize_t step = 1 << max(0, (size - 1).bit_length() - 1 - FRACTION_BITS)
-    return np.ndarray(shape, dtype, Memory((size + step - 1) // step * step))
+    return np.ndarray(shape, dtype, Memory(size))
