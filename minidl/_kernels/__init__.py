@@ -7,14 +7,16 @@ an array. CuPy is imported by whoever makes the first array on a GPU, never from
 
 import importlib
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from . import cpu, shapes
+from .cpu.buffers import empty
 
-__all__ = ["array_namespace", "is_array", "is_on_gpu", "kernels_for"]
+__all__ = ["array_namespace", "concatenate", "is_array", "is_on_gpu", "kernels_for"]
 
 
 def is_on_gpu(array: Any) -> bool:
@@ -50,3 +52,18 @@ def array_namespace(array: Any) -> ModuleType:
         array.device.use()
         return sys.modules["cupy"]
     raise TypeError(f"minidl has no array namespace for arrays of type {type(array).__name__}")
+
+
+def concatenate(arrays: Sequence[Any], axis: int) -> Any:
+    """The arrays joined along an axis, on the CPU in memory that is used again.
+
+    >>> concatenate([np.zeros((2, 1)), np.ones((2, 2))], axis=1)
+    array([[0., 1., 1.],
+           [0., 1., 1.]])
+    """
+    namespace = array_namespace(arrays[0])
+    if namespace is not np:
+        return namespace.concatenate(arrays, axis)
+    shape = list(arrays[0].shape)
+    shape[axis] = sum(array.shape[axis] for array in arrays)
+    return np.concatenate(arrays, axis, out=empty(shape, arrays[0].dtype))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._kernels import array_namespace
+from .._kernels import array_namespace, concatenate
 from ..autograd import Function
 from ..tensor import Tensor, as_tensor, tensor_method
 from .checks import check_tensors
@@ -283,7 +283,7 @@ class Concat(Function):
 
     def forward(self, *arrays: Any) -> Any:
         self.sizes = [array.shape[self.axis] for array in arrays]
-        return array_namespace(arrays[0]).concatenate(arrays, self.axis)
+        return concatenate(arrays, self.axis)
 
     def backward(self, dy: Tensor) -> tuple[Tensor, ...]:
         return split(dy, self.sizes, self.axis)
