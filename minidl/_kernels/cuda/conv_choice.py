@@ -79,7 +79,8 @@ def estimates(
         work = 2 * 36 * tiles * k * c / (PRODUCT[dtype] * filled)
         seconds["winograd"] = 4 * LAUNCH + work + traffic + 2 * transformed / BANDWIDTH
     if "tensor_core" in applicable(dtype, weight_shape, window):
-        # Images are first copied with channels last.
+        # Images are first copied with channels last, padded to 16 bytes.
+        filled = _filled(k // groups, 64) * _filled(c_per_group, 16 // item)
         copies = 2 * item * (prod(input_shape) + prod(weight_shape)) / BANDWIDTH
         work = max(operations / (TENSOR_CORE * product * filled), traffic)
         seconds["tensor_core"] = 3 * LAUNCH + copies + work
