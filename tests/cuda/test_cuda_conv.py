@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from cublas_standin import tf32
+from cuda_backend import ON_A_GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import normal
@@ -137,6 +138,21 @@ def test_large_tiles_and_sums_in_parts(cuda, thread_order, monkeypatch, dtype):
     monkeypatch.setattr(direct, "PART_PIXELS", 30)
     with configured("direct", thread_order):
         check(cuda, *LARGE[0], dtype=dtype)
+
+
+@ON_A_GPU
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "winograd", "tensor_core", "auto"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_sizes_that_fill_a_gpu(cuda, algorithm, dtype):
+    rounded = tf32 if dtype == "float32" and algorithm == "tensor_core" else None
+    tolerance = 1e-5 if dtype == "float32" else None
+    with configured(algorithm, tf32=rounded is not None):
+        for shapes in (
+            ((32, 64, 56, 56), (130, 64, 3, 3), {"padding": (1, 1, 1, 1)}),
+            ((16, 24, 112, 113), (72, 12, 5, 3), {"stride": (2, 2), "groups": 2}),
+            ((16, 256, 28, 28), (200, 256, 1, 1), {}),
+        ):
+            check(cuda, *shapes, dtype=dtype, tolerance=tolerance, rounded=rounded)
 
 
 def test_bits_do_not_depend_on_the_order_of_threads(cuda, monkeypatch):

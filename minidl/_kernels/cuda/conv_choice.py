@@ -4,6 +4,7 @@ The same program takes the same way, and gives the same bits, on every run. The 
 those of a large GPU, rounded; only their ratios matter.
 """
 
+from functools import lru_cache
 from math import prod
 
 from ..algorithm import get_allow_tf32, get_conv_algorithm
@@ -32,25 +33,43 @@ def choose(
 
     dtype is "float32" and so on, x (N, C, H, W), weight (K, C/groups, R, S), y (N, K, P, Q).
     """
-    wanted = get_conv_algorithm()
-    if wanted in applicable(dtype, weight_shape, window):
+    shapes = input_shape, weight_shape, output_shape
+    return _choose(get_conv_algorithm(), get_allow_tf32(), dtype, *shapes, window)
+
+
+@lru_cache(1024)
+def _choose(
+    wanted: str,
+    allow_tf32: bool,
+    dtype: str,
+    input_shape: Shape,
+    weight_shape: Shape,
+    output_shape: Shape,
+    window: Window,
+) -> str:
+    if wanted in applicable(dtype, weight_shape, window, allow_tf32):
         return wanted
-    seconds = estimates(dtype, input_shape, weight_shape, output_shape, window)
+    seconds = estimates(dtype, input_shape, weight_shape, output_shape, window, allow_tf32)
     return min(seconds, key=seconds.__getitem__)
 
 
-def applicable(dtype: str, weight_shape: Shape, window: Window) -> list[str]:
+def applicable(dtype: str, weight_shape: Shape, window: Window, allow_tf32: bool) -> list[str]:
     """The algorithms that can compute a convolution."""
     names = ["direct", "im2col"]
     if dtype == "float32" and window.is_winograds(weight_shape):
         names.append("winograd")
-    if dtype in ("float16", "bfloat16") or (dtype == "float32" and get_allow_tf32()):
+    if dtype in ("float16", "bfloat16") or (dtype == "float32" and allow_tf32):
         names.append("tensor_core")
     return names
 
 
 def estimates(
-    dtype: str, input_shape: Shape, weight_shape: Shape, output_shape: Shape, window: Window
+    dtype: str,
+    input_shape: Shape,
+    weight_shape: Shape,
+    output_shape: Shape,
+    window: Window,
+    allow_tf32: bool,
 ) -> dict[str, float]:
     """Seconds that each applicable algorithm takes, about, for a forward pass or a gradient."""
     n, c = input_shape[:2]
@@ -59,7 +78,7 @@ def estimates(
     pixels = n * output_shape[2] * output_shape[3]
     operations = 2 * pixels * prod(weight_shape)
     traffic = item * (prod(input_shape) + prod(output_shape) + prod(weight_shape)) / BANDWIDTH
-    product = PRODUCT["tf32" if dtype == "float32" and get_allow_tf32() else dtype]
+    product = PRODUCT["tf32" if dtype == "float32" and allow_tf32 else dtype]
     # Tiles of the products are 64 wide: few filters a group, or few channels, leave them empty.
     filled = _filled(k // groups, 64) * _filled(c_per_group * r * s, 32)
 
@@ -73,12 +92,13 @@ def estimates(
     launches = groups * max(1, columns // (64 << 20))
     work = max(operations / (product * filled), traffic)
     seconds["im2col"] = launches * LAUNCH + work + 2 * columns / BANDWIDTH
-    if "winograd" in applicable(dtype, weight_shape, window):
+    names = applicable(dtype, weight_shape, window, allow_tf32)
+    if "winograd" in names:
         tiles = n * -(-output_shape[2] // 4) * -(-output_shape[3] // 4)
         transformed = 36 * item * (tiles * (c + k) + k * c)
         work = 2 * 36 * tiles * k * c / (PRODUCT[dtype] * filled)
         seconds["winograd"] = 4 * LAUNCH + work + traffic + 2 * transformed / BANDWIDTH
-    if "tensor_core" in applicable(dtype, weight_shape, window):
+    if "tensor_core" in names:
         # Images are first copied with channels last, padded to 16 bytes.
         filled = _filled(k // groups, 64) * _filled(c_per_group, 16 // item)
         copies = 2 * item * (prod(input_shape) + prod(weight_shape)) / BANDWIDTH

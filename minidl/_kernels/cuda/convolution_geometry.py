@@ -3,6 +3,7 @@
 Needs no GPU: everything here is arithmetic on sizes.
 """
 
+from functools import lru_cache
 from math import gcd
 
 import numpy as np
@@ -22,6 +23,7 @@ CONVOLUTION = np.dtype([(name, np.int32) for name in FIELDS.split()])
 Shape = tuple[int, ...]
 
 
+@lru_cache(1024)
 def forward_geometry(
     input_shape: Shape,
     weight_shape: Shape,
@@ -66,6 +68,7 @@ def forward_geometry(
     )
 
 
+@lru_cache(1024)
 def input_grad_geometries(
     output_shape: Shape,
     weight_shape: Shape,
@@ -147,4 +150,5 @@ def _record(**fields: int) -> np.ndarray:
     record = np.zeros((), CONVOLUTION)
     for name, value in fields.items():
         record[name] = value
+    record.flags.writeable = False  # it is kept for the next call
     return record

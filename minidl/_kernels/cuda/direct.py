@@ -26,8 +26,9 @@ THREADS = 256  # of a block
 # From so many tiles of 128 x 128 on, they keep a large GPU busy.
 MANY_TILES = 256
 # A weight gradient is summed in parts, if need be, for so many tiles; in a buffer of at most so
-# many bytes, and so many pixels a part at least.
+# many bytes, and so many pixels a part at least; at most, what an int can count.
 WANTED_TILES, PART_BYTES, PART_PIXELS = 512, 64 << 20, 256
+MOST_PIXELS = 1 << 30
 STEP = 8  # BK of direct.cu
 
 
@@ -65,8 +66,8 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
     tiles = _tiles(filters, columns, groups, size)
     single = np.dtype(np.float64 if dw.dtype == np.float64 else np.float32)
     room = PART_BYTES // (dw.size * single.itemsize)
-    wanted = max(1, min(WANTED_TILES // tiles, pixels // PART_PIXELS, room))
-    part_pixels = -(-pixels // wanted // STEP) * STEP + STEP
+    wanted = max(-(-pixels // MOST_PIXELS), min(WANTED_TILES // tiles, pixels // PART_PIXELS, room))
+    part_pixels = -(-pixels // wanted // STEP) * STEP
     parts = -(-pixels // part_pixels)
     sums = cp.empty((parts, *dw.shape), single)
     grid = striding(tiles * parts * THREADS)

@@ -25,7 +25,7 @@ __device__ inline float rounded(float value) {
 }
 template <typename T> __device__ inline T rounded(T value) { return value; }
 
-/* 16 bytes from global to shared memory, or 16 bytes of zeros; `arrive` and `await` order them. */
+/* 16 bytes from global to shared memory, or 16 bytes of zeros; `close_group` and `wait_groups` order them. */
 __device__ inline void copy_async(unsigned *to, const void *from, bool exists) {
 #if PTX
     const unsigned address = (unsigned)__cvta_generic_to_shared(to), size = exists ? 16 : 0;

@@ -24,8 +24,9 @@ TENSOR_CORE = KernelFile(
 )
 THREADS, STAGES, PITCH = 256, 3, 20  # as in tensor_core.cu
 # A weight gradient is summed in parts, if need be, for so many tiles; in a buffer of at most so
-# many bytes, and so many pixels a part at least.
+# many bytes, and so many pixels a part at least; at most, what an int can count.
 WANTED_TILES, PART_BYTES, PART_PIXELS = 264, 64 << 20, 512
+MOST_PIXELS = 1 << 30
 
 
 def forward(x: Any, weight: Any, bias: Any | None, y: Any, window: Window, relu: bool) -> None:
@@ -55,7 +56,7 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
     rows, cols = _tile(filters)
     tiles = -(-filters // rows) * -(-columns // cols) * window.groups
     room = PART_BYTES // (4 * dw.shape[0] * columns)
-    wanted = max(1, min(WANTED_TILES // tiles, pixels // PART_PIXELS, room))
+    wanted = max(-(-pixels // MOST_PIXELS), min(WANTED_TILES // tiles, pixels // PART_PIXELS, room))
     part_pixels = -(-pixels // wanted)
     parts = -(-pixels // part_pixels)
     sums = cp.empty((parts, dw.shape[0], columns), np.float32)
