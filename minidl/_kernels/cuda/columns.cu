@@ -22,7 +22,8 @@ __global__ void im2col(const T *x, T *columns, Convolution g) {
             const int row = y0 + i * g.ddy;
             for (int j = 0; j < g.window_cols; ++j) {
                 const int col = x0 + j * g.ddx;
-                const bool in = (unsigned)row < (unsigned)g.height && (unsigned)col < (unsigned)g.width;
+                const bool in =
+                    (unsigned)row < (unsigned)g.height && (unsigned)col < (unsigned)g.width;
                 *column = in ? source[(long long)row * g.width + col] : T(0.0f);
                 column += plane;
             }

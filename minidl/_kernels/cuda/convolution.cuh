@@ -28,7 +28,7 @@ struct Convolution { /* convolution_geometry.py fills it: same fields, same orde
 
 /* One lattice point: where its window begins in the source, and where it lies in the target. */
 struct Pixel {
-    long long source, target; /* offsets of channel 0 of group 0, window's tap (0, 0) without dy, dx */
+    long long source, target; /* offsets in channel 0 of group 0, without the taps' dy, dx */
     int y, x;
 };
 

@@ -2,9 +2,9 @@
  *
  * A block computes a BM x BN tile of filters x pixels (of filters x taps in the weight gradient).
  * It walks along the sum BK steps at a time: 256 threads fetch two BK-deep strips into registers
- * while they multiply the strips that lie in shared memory, of which there are two sets, so that one
- * barrier a step is enough. Each thread holds quads of 4 x 4 sums: 8 loads for 16 products. Strips
- * have 4 columns more than they need: threads that store a column meet different banks.
+ * while they multiply the strips that lie in shared memory, of which there are two sets, so that
+ * one barrier a step is enough. A thread's sums are squares of 4 x 4, for which it loads two quads.
+ * Strips have 4 columns more than they need: threads that store a column meet different banks.
  * What the BK steps mean (channel and tap, or pixel) is decoded once a block, into a table.
  * Few filters a group would leave most of a tile empty: the `narrow` kernels compute one output, or
  * one weight, a thread or block.

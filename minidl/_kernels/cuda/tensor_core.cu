@@ -2,10 +2,10 @@
  *
  * Images and weights are first copied with channels last and padded to 16 bytes, so that one
  * asynchronous copy brings the channels of one pixel under one tap; taps beside the image copy
- * zeros. A block of 8 warps computes BM filters x BN pixels (or filters x taps and channels), a warp
- * 64 x 32 of them in registers. Shared memory is a ring of STAGES strips: while the warps multiply
- * one, the next ones are on their way, with one barrier a strip. Rows are padded, so that the rows
- * that one load reads lie in different banks.
+ * zeros. A block of 8 warps computes BM filters x BN pixels (or filters x taps and channels), each
+ * warp 64 x 32 of them in registers. Shared memory is a ring of STAGES strips: while the warps
+ * multiply one, the next ones are on their way, with one barrier a strip. Rows are padded, so that
+ * the rows that one load reads lie in different banks.
  * The outer loops, offsets and tails are those of direct.cu and convolution.cuh.
  */
 #include "common.cuh"
@@ -33,14 +33,16 @@ __global__ void __launch_bounds__(THREADS) channels_last(const T *x, T *staged, 
     const long long pixel_tiles = (plane + 31) / 32, channel_tiles = (padded + 31) / 32;
     const long long tiles = pixel_tiles * channel_tiles * n * groups;
     for (long long number = blockIdx.x; number < tiles; number += gridDim.x) {
-        const long long pixel0 = number % pixel_tiles * 32, image = number / pixel_tiles / channel_tiles;
+        const long long pixel0 = number % pixel_tiles * 32;
         const long long channel0 = number / pixel_tiles % channel_tiles * 32;
+        const long long image = number / pixel_tiles / channel_tiles;
         const long long group = image % groups, batch = image / groups;
         __syncthreads();
         for (int i = down; i < 32; i += THREADS / 32) {
             const long long channel = channel0 + i, pixel = pixel0 + across;
             const bool in = channel < channels && pixel < plane;
-            tile[i][across] = in ? rounded(x[(image * channels + channel) * plane + pixel]) : T(0.0f);
+            tile[i][across] =
+                in ? rounded(x[(image * channels + channel) * plane + pixel]) : T(0.0f);
         }
         __syncthreads();
         for (int i = down; i < 32; i += THREADS / 32) {
@@ -117,7 +119,7 @@ __global__ void __launch_bounds__(THREADS) convolve_staged(const T *source, cons
             if (index >= pixels) pixel[i].y = -(1 << 30); /* never inside */
         }
         Sums sums = {};
-        int at = chunk, tap_i = 0, tap_j = 0; /* the tap that this thread copies next, and its chunk */
+        int tap_i = 0, tap_j = 0, at = chunk; /* what this thread copies next: tap, chunk of it */
 
         auto fetch = [&](int step) {
             while (at >= chunks && tap_i < g.window_rows) {
@@ -192,7 +194,7 @@ __device__ inline void advance(Walk &walk, const Convolution &g, int pixels) {
     }
 }
 
-/* parts[part, k, tap, channel] = sum over the part's pixels of dy[pixel, k] * x[pixel at tap, channel].
+/* parts[part, k, tap, c] = sum over the part's pixels of dy[pixel, k] * x[pixel at tap, c].
  * Rows of the strips are pixels here, DEPTH of them, and the factors are read by columns. */
 template <typename T, int BM, int BN>
 __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T *x, float *parts,
@@ -200,7 +202,7 @@ __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T
                                                             long long padded, long long part_size) {
     extern __shared__ __align__(16) unsigned strips[];
     const int elements = 16 / (int)sizeof(T), DEPTH = 64 / (int)sizeof(T);
-    const int ROW = BM + BN + 8; /* both factors side by side, and what keeps rows in different banks */
+    const int ROW = BM + BN + 8; /* both factors, and what keeps rows in different banks */
     const int LEFT = BM * (int)sizeof(T) / 16, RIGHT = BN * (int)sizeof(T) / 16; /* chunks a row */
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     const int warp_row = warp / (BN / 32) * 64, warp_col = warp % (BN / 32) * 32;
@@ -239,7 +241,8 @@ __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T
                 const int row = thread / LEFT + THREADS / LEFT * i, k = step * DEPTH + row;
                 const int filter = filter0 + thread % LEFT * elements;
                 const bool in = k < depth && filter < dy_padded;
-                copy_async(reinterpret_cast<unsigned *>(strip + row * ROW + thread % LEFT * elements),
+                T *to = strip + row * ROW + thread % LEFT * elements;
+                copy_async(reinterpret_cast<unsigned *>(to),
                            slopes + (in ? k * dy_padded + filter : 0), in);
             }
 #pragma unroll
@@ -251,9 +254,8 @@ __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T
                 pixel.source = walk.image + (long long)pixel.y * g.width + pixel.x;
                 const bool in = k < depth && column < columns && inside(g, pixel, tap);
                 const long long offset = (pixel.source + tap.source) * padded + channel;
-                copy_async(
-                    reinterpret_cast<unsigned *>(strip + row * ROW + BM + thread % RIGHT * elements),
-                    images + (in ? offset : 0), in);
+                T *to = strip + row * ROW + BM + thread % RIGHT * elements;
+                copy_async(reinterpret_cast<unsigned *>(to), images + (in ? offset : 0), in);
                 advance(walk, g, THREADS / RIGHT);
             }
         };
@@ -295,7 +297,8 @@ __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T
             for (int n = 0; n < 8; ++n) {
                 const int col = column0 + warp_col + 8 * (n / 2) + 2 * (lane % 4) + n % 2;
                 if (col < columns)
-                    out[(long long)filter * columns + col] = sums[m / 2][n / 2][2 * (m % 2) + n % 2];
+                    out[(long long)filter * columns + col] =
+                        sums[m / 2][n / 2][2 * (m % 2) + n % 2];
             }
         }
     }

@@ -25,7 +25,7 @@ __device__ inline float rounded(float value) {
 }
 template <typename T> __device__ inline T rounded(T value) { return value; }
 
-/* 16 bytes from global to shared memory, or 16 bytes of zeros; `close_group` and `wait_groups` order them. */
+/* 16 bytes from global to shared memory, or 16 zeros; `close_group` and `wait_groups` follow. */
 __device__ inline void copy_async(unsigned *to, const void *from, bool exists) {
 #if PTX
     const unsigned address = (unsigned)__cvta_generic_to_shared(to), size = exists ? 16 : 0;
@@ -53,7 +53,8 @@ template <int PENDING> __device__ inline void wait_groups() {
 /* Four 8x4 matrices of registers from rows that lie `pitch` registers apart: r[m] is row lane / 4,
  * place lane % 4 of matrix m. With DOWN the second matrix is 8 rows below the first and the third 4
  * places to the right (a left factor); otherwise the other way round (two right factors). */
-template <bool DOWN> __device__ inline void load_rows(unsigned *r, const unsigned *rows, int pitch) {
+template <bool DOWN>
+__device__ inline void load_rows(unsigned *r, const unsigned *rows, int pitch) {
     const int lane = threadIdx.x % 32;
 #if PTX
     const int m = lane / 8, down = DOWN ? m % 2 : m / 2, right = DOWN ? m / 2 : m % 2;
@@ -131,25 +132,26 @@ template <> struct Product<__nv_bfloat16> {
 };
 #endif
 #else
-/* The product of one register with another: of one number each, or of two. */
-template <typename T> __device__ inline float dot(unsigned a, unsigned b) {
+typedef unsigned long long Pair;
+
+/* The product of two registers with two others: of two numbers each, or of four. */
+template <typename T> __device__ inline float dot(Pair a, Pair b) {
     const T *x = reinterpret_cast<const T *>(&a), *y = reinterpret_cast<const T *>(&b);
     float sum = 0;
-    for (int i = 0; i < int(4 / sizeof(T)); ++i) sum += float(x[i]) * float(y[i]);
+    for (int i = 0; i < int(8 / sizeof(T)); ++i) sum += float(x[i]) * float(y[i]);
     return sum;
 }
 template <typename T> struct Product {
     static __device__ void add(float *d, const unsigned *a, const unsigned *b) {
         const int lane = threadIdx.x % 32, row = lane / 4, place = lane % 4;
-        typedef unsigned long long Pair;
         for (int j = 0; j < 4; ++j) {
             const Pair upper = __shfl_sync(~0u, a[0] | (Pair)a[2] << 32, 4 * row + j);
             const Pair lower = __shfl_sync(~0u, a[1] | (Pair)a[3] << 32, 4 * row + j);
             for (int i = 0; i < 2; ++i) {
-                const Pair right = __shfl_sync(~0u, b[0] | (Pair)b[1] << 32, 4 * (2 * place + i) + j);
-                const unsigned first = (unsigned)right, second = (unsigned)(right >> 32);
-                d[i] += dot<T>((unsigned)upper, first) + dot<T>((unsigned)(upper >> 32), second);
-                d[2 + i] += dot<T>((unsigned)lower, first) + dot<T>((unsigned)(lower >> 32), second);
+                const int from = 4 * (2 * place + i) + j;
+                const Pair right = __shfl_sync(~0u, b[0] | (Pair)b[1] << 32, from);
+                d[i] += dot<T>(upper, right);
+                d[2 + i] += dot<T>(lower, right);
             }
         }
     }

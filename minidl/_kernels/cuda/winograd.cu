@@ -1,12 +1,12 @@
-/* The transforms of Winograd's F(4x4, 3x3): sixteen outputs of a 3x3 window by 36 products, not 144.
+/* The transforms of Winograd's F(4x4, 3x3): 16 outputs of a 3x3 window by 36 products, not 144.
  *
  *     Y = A' [(G g G') .* (B' d B)] A        d 6x6 input tile, g 3x3 filter, Y 4x4 output tile
- * (Winograd 1980; Lavin and Gray 2016, section 4.2), through the values of polynomials at the points
- * 0, a, -a, b, -b and infinity; with a = 3/4 and b = 3/2 the result is off by half as much as with
- * the customary 1 and 2. The weight's gradient is a 3x3 output of 4x4 filters, which are the tiles
- * of the output's gradient. The products over channels (or tiles) are cuBLAS's, 36 side by side, so
- * everything is stored as 36 matrices. A thread transforms one tile, or one filter, in registers;
- * neighbouring threads have neighbouring tiles, and store next to each other.
+ * (Winograd 1980; Lavin and Gray 2016, section 4.2), through the values of polynomials at six
+ * points: 0, a, -a, b, -b and infinity; with a = 3/4 and b = 3/2 the result is off by half as much
+ * as with the customary 1 and 2. The weight's gradient is a 3x3 output of 4x4 filters, which are the
+ * tiles of the output's gradient. The products over channels (or tiles) are cuBLAS's, 36 side by
+ * side, so everything is stored as 36 matrices. A thread transforms one tile, or one filter, in
+ * registers; neighbouring threads have neighbouring tiles, and store next to each other.
  */
 #include "common.cuh"
 
@@ -31,7 +31,7 @@ __device__ inline void input_1d(const float *d, int step, float *v, int v_step) 
     v[4 * v_step] = even_b - odd_b;
 }
 
-/* u = G g: three numbers (a row of a filter), or four (of a tile of the output's gradient), to six. */
+/* u = G g: three numbers (of a filter), or four (of a tile of the output's gradient), to six. */
 template <int SIZE>
 __device__ inline void filter_1d(const float *g, int step, float *u, int u_step) {
     const float g0 = g[0], g1 = g[step], g2 = g[2 * step], g3 = SIZE == 4 ? g[3 * step] : 0.0f;
@@ -83,7 +83,7 @@ __global__ void transform_filters(const T *weight, T *filters, long long k, long
     }
 }
 
-/* tiles[xi, c, (n, i, j)] = (B' d B)[xi], where d begins at (4 i - top, 4 j - left) of x (N, C, H, W). */
+/* tiles[xi, c, (n, i, j)] = (B' d B)[xi]; d begins at (4 i - top, 4 j - left) of x (N, C, H, W). */
 template <typename T>
 __global__ void transform_input(const T *x, T *tiles, long long n, long long c, long long height,
                                 long long width, long long top, long long left, long long rows,
@@ -109,7 +109,8 @@ __global__ void transform_input(const T *x, T *tiles, long long n, long long c, 
     }
 }
 
-/* y[n, k, 4 i.., 4 j..] = A' m A + bias, then max(y, 0) if asked for; m = products[:, k, (n, i, j)]. */
+/* y[n, k, 4 i.., 4 j..] = A' m A + bias, then max(y, 0) if asked for;
+ * m = products[:, k, (n, i, j)]. */
 template <typename T>
 __global__ void transform_output(const T *products, const T *bias, T *y, long long n, long long k,
                                  long long height, long long width, long long rows, long long cols,
