@@ -80,6 +80,7 @@ from .functional.shape import (
 from .gradcheck import GradReport, gradcheck, gradgradcheck
 from .installation import show_config
 from .io import load, save
+from .precision import autocast
 from .random import get_rng_state, manual_seed, set_rng_state
 from .tensor import (
     Tensor,
@@ -115,6 +116,7 @@ __all__ = [
     "argmax",
     "argmin",
     "as_tensor",
+    "autocast",
     "autograd",
     "bool",
     "broadcast_to",

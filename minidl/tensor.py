@@ -20,7 +20,7 @@ from . import random
 from ._kernels import array_namespace, is_array, is_on_gpu
 from .autograd import Function, HookHandle, Version, is_grad_enabled, run_backward
 from .device import check_same_device, device_of, namespace_on, to_device
-from .dtypes import bool_, float32, int64
+from .dtypes import bool_, float32, int64, is_floating
 from .fusion import Due, compute_waiting
 
 __all__ = [
@@ -201,7 +201,7 @@ class Tensor:
         result = Tensor.__new__(Tensor)
         result.stored = np.asarray(array) if isinstance(array, np.generic) else array
         result.grad = None
-        result._requires_grad = node is not None and result.stored.dtype.kind == "f"
+        result._requires_grad = node is not None and is_floating(result.stored.dtype)
         result.grad_fn = node if result._requires_grad else None
         result.output_index = output_index
         result.hooks = {}
@@ -279,7 +279,7 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if value and self.dtype.kind != "f":
+        if value and not is_floating(self.dtype):
             raise TypeError(
                 f"requires_grad: needs a floating-point dtype, the tensor is {self.dtype}"
             )
@@ -589,7 +589,7 @@ def _as_array(data: Any, dtype: Any, device: str | None) -> Any:
         made_of_numbers = isinstance(data, int | float | list | tuple)
         if array.dtype.kind == "f" and made_of_numbers and not isinstance(data, np.generic):
             array = array.astype(float32)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biu" and not is_floating(array.dtype):
         raise TypeError(f"tensor: cannot hold {type(data).__name__} data of dtype {array.dtype}")
     if dtype is not None:
         array = array.astype(dtype, copy=False)

@@ -24,6 +24,7 @@ from . import data, installation, models
 from .device import to_device
 from .errors import CheckpointError, DataError, MinidlError
 from .nn import Module
+from .precision import PRECISIONS
 from .training import (
     Checkpoint,
     RunFolder,
@@ -135,6 +136,12 @@ def make_parser() -> Parser:
     where = parser.add_argument_group("where")
     where.add_argument("--device", help="cpu (default) or cuda[:N]")
     where.add_argument(
+        "--amp",
+        metavar="TYPE",
+        choices=("off", *PRECISIONS),
+        help="mixed precision on a GPU: bf16, or fp16 with scaled losses; weights stay float32",
+    )
+    where.add_argument(
         "--threads",
         metavar="N",
         type=whole_number(1, MAX_THREADS),
@@ -169,7 +176,8 @@ def resolve_settings(args: argparse.Namespace) -> tuple[Settings, Checkpoint | N
     """Settings from the checkpoint or the recipe, changed by the options; and the checkpoint."""
     names = (
         "data", "image_size", "num_classes", "limit", "epochs", "batch_size", "optimizer", "lr",
-        "momentum", "weight_decay", "schedule", "seed", "device", "threads",
+        "momentum", "weight_decay", "schedule", "seed", "device", "amp",
+        "threads",
     )  # fmt: skip
     given = {name: getattr(args, name) for name in names}
     if args.resume is None:
@@ -247,10 +255,11 @@ def describe(settings: Settings, splits: data.DataSplits, model: Module) -> str:
 
 def describe_training(settings: Settings) -> str:
     """How it is trained, in two lines."""
+    where = settings.device if settings.amp == "off" else f"{settings.device} in {settings.amp}"
     return (
         f"{plural(settings.epochs, 'epoch')} in batches of {settings.batch_size}, "
         f"{settings.optimizer} with learning rate {settings.lr:g}, {settings.schedule}\n"
-        f"seed {settings.seed}, {settings.device} with {plural(md.get_num_threads(), 'thread')}"
+        f"seed {settings.seed}, {where} with {plural(md.get_num_threads(), 'thread')}"
     )
 
 
@@ -337,6 +346,8 @@ def run(args: argparse.Namespace, command: str) -> None:
         to_device(np.zeros(1), settings.device)
     except (RuntimeError, ValueError) as error:
         raise MinidlError(str(error)) from error
+    if settings.amp != "off" and settings.device == "cpu":
+        raise MinidlError(f"--amp {settings.amp} needs a GPU: --device cuda")
     if settings.threads is not None:
         md.set_num_threads(settings.threads)
     if settings.arch not in models.list_classifiers():

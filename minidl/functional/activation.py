@@ -6,6 +6,7 @@ from typing import Any
 
 from .._kernels import array_namespace, kernels_for
 from ..autograd import Function, is_grad_enabled
+from ..precision import raised
 from ..tensor import Tensor, tensor_method
 from .elementwise import exp, floating, minimum, sigmoid, tanh, where
 from .reduction import sum
@@ -172,7 +173,7 @@ def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
     >>> md.functional.log_softmax(md.zeros(1, 2)).exp()
     tensor([[0.5, 0.5]])
     """
-    x = floating("log_softmax", x)
+    (x,) = raised(floating("log_softmax", x))
     axis = one_axis("log_softmax", dim, x.ndim)
     swapped = x if axis == x.ndim - 1 else transpose(x, axis, -1)
     rows = reshape(swapped, (swapped.size // max(swapped.shape[-1], 1), swapped.shape[-1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..dtypes import is_floating
 from ..tensor import Tensor
 
 __all__ = ["check_floating", "check_images", "check_tensors"]
@@ -39,7 +40,7 @@ def check_floating(op: str, optional: Sequence[str] = (), **arguments: Any) -> N
     check_tensors(op, optional, **arguments)
     tensors = {name: tensor for name, tensor in arguments.items() if tensor is not None}
     for name, tensor in tensors.items():
-        if tensor.dtype.kind != "f":
+        if not is_floating(tensor.dtype):
             raise TypeError(
                 f"{op}: {name} must be floating-point, got {tensor.dtype}; convert with "
                 f"to(md.float32)"

@@ -20,6 +20,7 @@ from typing import Any
 from .._kernels import kernels_for
 from .._kernels.geometry import Padding, Pair, conv_output_size, conv_padding, pair
 from ..autograd import Function
+from ..precision import lowered
 from ..tensor import Tensor
 from .checks import check_floating, check_images
 
@@ -175,6 +176,7 @@ def conv2d(
     >>> md.functional.conv2d(x, weight, stride=2, padding=3).shape
     (1, 64, 112, 112)
     """
+    x, weight, bias = lowered(x, weight, bias)
     check_floating("conv2d", ["bias"], input=x, weight=weight, bias=bias)
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(

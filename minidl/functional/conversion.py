@@ -8,6 +8,7 @@ import numpy as np
 
 from ..autograd import Function
 from ..device import device_name, device_of, to_device
+from ..dtypes import is_floating
 from ..tensor import Tensor, tensor_method
 
 __all__: list[str] = []
@@ -30,7 +31,7 @@ class Cast(Function):
         return x.astype(self.dtype)
 
     def branch(self, inputs: Any, outputs: Any) -> Any:
-        return None if self.input_dtype.kind == "f" else inputs[0].data  # a mask, for instance
+        return None if is_floating(self.input_dtype) else inputs[0].data  # a mask, for instance
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy.to(self.input_dtype)

@@ -15,7 +15,7 @@ import numpy as np
 from .._kernels import array_namespace, is_array
 from ..autograd import Function
 from ..device import check_same_device
-from ..dtypes import float32, int64
+from ..dtypes import float32, int64, is_floating
 from ..tensor import Tensor, as_tensor, tensor_method, zeros_like
 
 __all__ = [
@@ -71,7 +71,7 @@ def operands(op: str, a: Any, b: Any, fractions: bool = False) -> tuple[Tensor, 
     a, b = as_tensor(a), as_tensor(b)
     check_broadcast(op, a, b)
     a, b = promoted(a, b)
-    return (a.to(float32), b.to(float32)) if fractions and a.dtype.kind != "f" else (a, b)
+    return (a.to(float32), b.to(float32)) if fractions and not is_floating(a.dtype) else (a, b)
 
 
 def _is_operand(value: Any) -> bool:
@@ -96,9 +96,9 @@ def _meet(number: Any, tensor: Tensor) -> tuple[Tensor, Tensor]:
     """A number in the dtype of the tensor it meets, if that can hold such numbers."""
     number = number.item() if isinstance(number, np.generic) else number
     dtype = tensor.dtype
-    if isinstance(number, float) and dtype.kind != "f":
+    if isinstance(number, float) and not is_floating(dtype):
         dtype = float32
-    elif not isinstance(number, bool) and dtype.kind != "f" and not _holds(dtype, number):
+    elif not isinstance(number, bool) and not is_floating(dtype) and not _holds(dtype, number):
         dtype = int64
     array = array_namespace(tensor.data).asarray(number, dtype)
     return Tensor.from_operation(array, None, 0), tensor.to(dtype)
@@ -114,14 +114,14 @@ def floating(op: str, x: Any) -> Tensor:
     if not _is_operand(x):
         raise TypeError(f"{op}: expected a Tensor, got {type(x).__name__}")
     x = as_tensor(x)
-    return x if x.dtype.kind == "f" else x.to(float32)
+    return x if is_floating(x.dtype) else x.to(float32)
 
 
 def common_dtype(a: np.dtype, b: np.dtype) -> np.dtype:
     """The dtype that holds both; floating-point ones decide over integers."""
-    if (a.kind == "f") == (b.kind == "f"):
+    if is_floating(a) == is_floating(b):
         return np.promote_types(a, b)
-    return a if a.kind == "f" else b
+    return a if is_floating(a) else b
 
 
 def promoted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -761,7 +761,7 @@ def _comparison(op: str, compare: Callable[[Any, Any], Any]) -> Callable[[Any, A
 def _logical(op: str, combine: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def operator(a: Any, b: Any) -> Any:
         a, b = operands(op, a, b)
-        if "f" in (a.dtype.kind, b.dtype.kind):
+        if is_floating(a.dtype) or is_floating(b.dtype):
             raise TypeError(f"{op}: needs boolean or integer tensors, got {a.dtype} and {b.dtype}")
         arrays = a.data, b.data
         check_same_device(op, arrays)
@@ -783,6 +783,6 @@ tensor_method("__xor__", "__rxor__")(_logical("xor", lambda a, b: a ^ b))
 
 @tensor_method("__invert__")
 def _invert(x: Tensor) -> Tensor:
-    if x.dtype.kind == "f":
+    if is_floating(x.dtype):
         raise TypeError(f"invert: needs a boolean or integer tensor, got {x.dtype}")
     return _plain(~x.data)

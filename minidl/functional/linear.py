@@ -9,6 +9,8 @@ import numpy as np
 
 from .._kernels import array_namespace, kernels_for
 from ..autograd import Function
+from ..dtypes import is_floating
+from ..precision import lowered
 from ..tensor import Tensor, as_tensor, tensor_method
 from .checks import check_floating
 from .elementwise import promoted
@@ -19,7 +21,7 @@ __all__ = ["linear", "matmul"]
 
 def multiply(a: Any, b: Any) -> Any:
     """The matrix product of arrays with equal leading axes; by the kernel if they are floats."""
-    if a.dtype.kind == "f":
+    if is_floating(a.dtype):
         return kernels_for(a).matmul(a, b)
     return array_namespace(a).matmul(a, b)
 
@@ -110,6 +112,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> md.functional.linear(md.ones(5, 3), md.ones(2, 3), md.ones(2)).shape
     (5, 2)
     """
+    x, weight, bias = lowered(x, weight, bias)
     check_floating("linear", ["bias"], input=x, weight=weight, bias=bias)
     if weight.ndim != 2:
         raise ValueError(f"linear: weight must be (out, in), got shape {weight.shape}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from .._kernels import array_namespace, is_on_gpu
 from ..device import to_device
+from ..precision import raised
 from ..tensor import Tensor, as_tensor
 from .activation import log_softmax
 from .checks import check_tensors
@@ -79,7 +80,7 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     2.0
     """
     check_tensors("mse_loss", input=x)
-    target = as_tensor(target)
+    x, target = raised(x, as_tensor(target))
     _check_reduction("mse_loss", reduction)
     if x.shape != target.shape:
         raise ValueError(f"mse_loss: input has shape {x.shape}, target {target.shape}")
@@ -100,6 +101,7 @@ def _negative_log_likelihood(
     reduction: str,
     label_smoothing: float,
 ) -> Tensor:
+    (x,) = raised(x)
     check_tensors(op, ["weight"], input=x, weight=weight)
     _check_reduction(op, reduction)
     if not 0 <= label_smoothing <= 1:

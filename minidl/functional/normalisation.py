@@ -10,6 +10,7 @@ from typing import Any
 
 from .._kernels import kernels_for
 from ..autograd import Function, is_grad_enabled, no_grad
+from ..precision import raised
 from ..tensor import Tensor
 from .checks import check_floating, check_images
 from .reduction import mean, sum
@@ -165,6 +166,7 @@ def batch_norm(
     >>> md.functional.batch_norm(x, None, None, training=True, eps=0.0).flatten()
     tensor([-1.,  1.])
     """
+    (x,) = raised(x)
     check_images("batch_norm", x)
     check_floating("batch_norm", ["weight", "bias"], input=x, weight=weight, bias=bias)
     if (weight is None) != (bias is None):
@@ -222,6 +224,7 @@ def local_response_norm(
     >>> md.functional.local_response_norm(x, size=3, alpha=1.0, beta=1.0, k=0.0).flatten()
     tensor([0.2       , 0.22222222, 0.25      ])
     """
+    (x,) = raised(x)
     check_images("local_response_norm", x)
     if size < 1:
         raise ValueError(f"local_response_norm: size must be positive, got {size}")

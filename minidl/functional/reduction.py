@@ -8,7 +8,7 @@ from typing import Any
 
 from .._kernels import array_namespace
 from ..autograd import Function
-from ..dtypes import float32, float64, int64
+from ..dtypes import float32, float64, int64, is_floating
 from ..tensor import Tensor, tensor_method
 from .checks import check_tensors
 from .elementwise import exp, floating, sqrt, where
@@ -42,8 +42,10 @@ class Sum(Function):
 
     def forward(self, x: Any) -> Any:
         self.input_shape = x.shape
-        dtype = x.dtype if x.dtype.kind == "f" else int64
+        dtype = x.dtype if is_floating(x.dtype) else int64
         wider = float64 if dtype == float32 and self._adds_many_rows() else dtype
+        if dtype.itemsize == 2:
+            x, wider = x.astype(float32), float32
         return x.sum(self.axes, dtype=wider, keepdims=True).astype(dtype, copy=False)
 
     def _adds_many_rows(self) -> bool:
@@ -63,7 +65,7 @@ class Prod(Function):
     """The product along the last axis."""
 
     def forward(self, x: Any) -> Any:
-        y = x.prod(-1, dtype=x.dtype if x.dtype.kind == "f" else int64)
+        y = x.prod(-1, dtype=x.dtype if is_floating(x.dtype) else int64)
         self.save(x, y)
         return y
 
@@ -102,7 +104,7 @@ class Cumsum(Function):
         self.axis = axis
 
     def forward(self, x: Any) -> Any:
-        dtype = x.dtype if x.dtype.kind == "f" else int64
+        dtype = x.dtype if is_floating(x.dtype) else int64
         wider = float64 if dtype == float32 else dtype  # one long chain of roundings otherwise
         return x.cumsum(self.axis, dtype=wider).astype(dtype, copy=False)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ..autograd import HookHandle, no_grad
+from ..dtypes import is_floating
 from ..fusion import in_forward
 from ..tensor import Tensor, as_tensor
 from .hooks import link_backward_hooks
@@ -256,7 +257,7 @@ class Module:
                 device = target
             else:
                 dtype = target
-        if dtype is not None and np.dtype(dtype).kind != "f":
+        if dtype is not None and not is_floating(np.dtype(dtype)):
             raise TypeError(f"{type(self).__name__}.to: dtype must be floating point, got {dtype}")
         for tensor in (*self.parameters(), *self.buffers()):
             tensor.data = _moved(tensor, device, dtype).data
@@ -388,4 +389,4 @@ def _array(value: Any) -> Any:
 
 def _moved(tensor: Tensor, device: Any, dtype: Any) -> Tensor:
     """The tensor on `device`, converted to `dtype` if it is floating point."""
-    return tensor.detach().to(device=device, dtype=dtype if tensor.dtype.kind == "f" else None)
+    return tensor.detach().to(device=device, dtype=dtype if is_floating(tensor.dtype) else None)

@@ -16,6 +16,7 @@ from ..tensor import Tensor, randn
 from .optimization import make_optimizer
 from .recipes import Settings
 from .trainer import Trainer
+from .transfer import copied_ahead
 
 LONGEST_NAME = 32  # leaves room for the other columns in a terminal of 80
 
@@ -26,7 +27,7 @@ def dry_run(settings: Settings, splits: DataSplits, model: Module) -> str:
     It lists each layer's output shape and parameters, then memory and the time of the step.
     """
     trainer = Trainer(settings, splits, model)
-    images, labels = next(trainer.train_loader.batches(0))
+    images, labels = next(copied_ahead(trainer.train_loader.batches(0), settings.device))
     return _describe_step(model, images, lambda: trainer.step(images, labels))
 
 

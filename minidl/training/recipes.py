@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..data import DEFAULT_DATA
+from ..precision import PRECISIONS
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "step", "multistep", "exponential", "polynomial", "cosine", "plateau")
@@ -37,11 +38,13 @@ class Settings:
     seed: int = 0
     limit: int | None = None
     device: str = "cpu"
+    amp: str = "off"
     threads: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in (
             ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("in_channels", (1, 3)),
+            ("amp", ("off", *PRECISIONS)),
         ):  # fmt: skip
             value = getattr(self, name)
             if value not in known:

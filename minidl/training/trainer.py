@@ -12,19 +12,22 @@ import numpy as np
 from ..autograd import no_grad
 from ..data import DataLoader, DataSplits
 from ..device import to_device
+from ..dtypes import float32
 from ..errors import CheckpointError, MinidlError
-from ..functional import cross_entropy
+from ..functional import cross_entropy, stack
 from ..io.safetensors import OPTIMIZER_PREFIX
 from ..nn import Module
 from ..optim import ReduceLROnPlateau
+from ..precision import autocast
 from ..random import get_rng_state, set_rng_state
-from ..tensor import Tensor, as_tensor, from_numpy
+from ..tensor import Tensor, from_numpy
 from .checkpoint import Checkpoint, from_plain, save_checkpoint
 from .optimization import make_optimizer, make_schedule
 from .progress import Reporter, Tally
 from .recipes import Settings
 from .run_folder import RunFolder
 from .stopping import Interrupted, StopRequest
+from .transfer import copied_ahead
 
 # Of the loss of an auxiliary head: Szegedy et al., CVPR 2015, section 5.
 AUXILIARY_WEIGHT = 0.3
@@ -36,8 +39,9 @@ class Progress:
 
     `epoch` counts the epochs that are over, `batch` the batches of the current one, `step` all
     batches. `train` is over the current epoch so far, `lr` and `images_per_second` are those of the
-    last step. `seconds` is the time spent on the run, `epoch_start` what it was when the current
-    epoch began.
+    last step. With --amp fp16 losses are multiplied by `loss_scale`, which is halved whenever a
+    gradient overflows and doubled after 2000 `steps_in_range`. `seconds` is the time spent on the
+    run, `epoch_start` what it was when the current epoch began.
     """
 
     epoch: int = 0
@@ -46,6 +50,8 @@ class Progress:
     train: Tally = field(default_factory=Tally)
     lr: float = 0.0
     images_per_second: float = 0.0
+    loss_scale: float = 65536.0
+    steps_in_range: int = 0
     best_accuracy: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
@@ -108,7 +114,8 @@ class Trainer:
         progress, loader = self.progress, self.train_loader
         reporter.start(self._title("epoch"), len(loader), done=progress.batch)
         self.model.train()
-        for images, labels in loader.batches(progress.epoch, progress.batch):
+        batches = loader.batches(progress.epoch, progress.batch)
+        for images, labels in copied_ahead(batches, self.settings.device):
             self.step(images, labels)
             self._count_time()
             elapsed = progress.seconds - progress.epoch_start
@@ -116,25 +123,35 @@ class Trainer:
             reporter.update(progress.train, progress.images_per_second, progress.batch)
             self._stop_if_asked()
 
-    def step(self, images: np.ndarray, labels: np.ndarray) -> float:
+    def step(self, images: Tensor, labels: np.ndarray) -> float:
         """One optimiser step on images (N, C, H, W) float32 and labels (N,); returns the loss.
+
+        A GPU is given the whole step before its loss is waited for.
 
         Auxiliary heads have their part in the step, but not in the loss that is returned and
         logged: it can be compared with that of the evaluation, which has none.
 
         Raises:
-            MinidlError: the loss is not finite; the weights are as they were.
+            MinidlError: the loss is not finite; on the CPU the weights are as they were.
         """
         progress = self.progress
         progress.lr = self.optimizer.param_groups[0]["lr"]
         logits, loss, *auxiliary = self._forward(images, labels)
-        value = float(loss)
+        own_loss = loss.detach()
         for other in auxiliary:
             loss = loss + AUXILIARY_WEIGHT * other
-        self._check_finite("loss", float(loss), progress.step + 1)
+        if self.settings.device == "cpu":
+            self._check_finite("loss", float(loss), progress.step + 1)
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        if self.settings.amp == "fp16":
+            (loss * progress.loss_scale).backward()
+            if self._gradients_in_range():
+                self.optimizer.step()
+        else:
+            loss.backward()
+            self.optimizer.step()
+        value = float(own_loss)
+        self._check_finite("loss", float(loss), progress.step + 1)
         if not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
         progress.batch += 1
@@ -156,7 +173,8 @@ class Trainer:
         reporter.start(self._title("test"), len(self.val_loader), done=0)
         self.model.eval()
         with no_grad():
-            for done, (images, labels) in enumerate(self.val_loader.batches(0), 1):
+            batches = copied_ahead(self.val_loader.batches(0), self.settings.device)
+            for done, (images, labels) in enumerate(batches, 1):
                 logits, loss, *_ = self._forward(images, labels)
                 tally.add(float(loss), logits.cpu().numpy(), labels)
                 reporter.update(tally, tally.images / (time.monotonic() - begun), done)
@@ -164,15 +182,31 @@ class Trainer:
         self._check_finite("test loss", tally.loss, self.progress.step)
         return tally
 
-    def _forward(self, images: np.ndarray, labels: np.ndarray) -> list[Tensor]:
+    def _gradients_in_range(self) -> bool:
+        """Undo the scale of the loss; whether all gradients are finite. Adapts the scale."""
+        progress = self.progress
+        with no_grad():
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            sums = [gradient.mul_(1 / progress.loss_scale).sum() for gradient in gradients]
+            finite = bool(stack(sums).isfinite().all())
+        progress.steps_in_range = progress.steps_in_range + 1 if finite else 0
+        if not finite:
+            progress.loss_scale /= 2
+        elif progress.steps_in_range % 2000 == 0:
+            progress.loss_scale *= 2
+        return finite
+
+    def _forward(self, images: Tensor, labels: np.ndarray) -> list[Tensor]:
         """The network's logits (N, classes), its loss, and those of its auxiliary heads if any."""
-        device = self.settings.device
+        precision = None if self.settings.amp == "off" else self.settings.amp
         try:
-            output = self.model(as_tensor(images, device=device))
+            with autocast(precision):
+                output = self.model(images)
         except ValueError as error:  # say, batch normalisation of one image's 1 x 1 features
             raise MinidlError(f"{self.settings.arch}: {error}") from error
         heads = output if isinstance(output, tuple) else (output,)
         targets = from_numpy(labels)  # checked here, and then copied
+        heads = tuple(logits.to(float32) for logits in heads)
         return [heads[0], *(cross_entropy(logits, targets) for logits in heads)]
 
     def _check_finite(self, name: str, value: float, step: int) -> None:

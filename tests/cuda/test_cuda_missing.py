@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from minidl import device
+from minidl.train import main
 
 
 class NoDriver:
@@ -51,3 +52,8 @@ def test_the_command_line_says_it_in_one_line():
     assert result.returncode == 2
     assert result.stderr.startswith("minidl.train: device 'cuda:1' needs CuPy")
     assert result.stderr.count("\n") == 1
+
+
+def test_mixed_precision_needs_a_gpu(capsys):
+    assert main(["--arch", "lenet5", "--amp", "bf16"]) == 2
+    assert capsys.readouterr().err == "minidl.train: --amp bf16 needs a GPU: --device cuda\n"
