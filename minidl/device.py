@@ -16,7 +16,16 @@ import numpy as np
 from ._kernels import is_on_gpu
 from ._kernels.shapes import ShapeArray
 
-__all__ = ["check_same_device", "device_name", "device_of", "namespace_on", "to_device"]
+__all__ = [
+    "INSTALL",
+    "check_same_device",
+    "cuda_version",
+    "device_name",
+    "device_of",
+    "namespace_on",
+    "to_device",
+    "why_no_gpu",
+]
 
 INSTALL = "pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x for CUDA 12)"
 
@@ -111,7 +120,7 @@ def _open_gpu(number: int) -> ModuleType:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise RuntimeError(f"{name}: {_why_no_gpu(cupy, error)}") from None
+        raise RuntimeError(f"{name}: {why_no_gpu(cupy, error)}") from None
     if number >= count:
         raise RuntimeError(
             f"{name}: there is no such GPU, this machine has {count} (cuda:0"
@@ -121,7 +130,7 @@ def _open_gpu(number: int) -> ModuleType:
     return cupy
 
 
-def _why_no_gpu(cupy: ModuleType, error: Exception) -> str:
+def why_no_gpu(cupy: ModuleType, error: Exception) -> str:
     """A line for CUDA's refusal to count the GPUs."""
     runtime = cupy.cuda.runtime
     built_for, supported = runtime.runtimeGetVersion(), runtime.driverGetVersion()
@@ -129,15 +138,15 @@ def _why_no_gpu(cupy: ModuleType, error: Exception) -> str:
         return "no GPU, or no NVIDIA driver for it; use device 'cpu'"
     if supported < built_for:
         return (
-            f"CuPy {cupy.__version__} is for CUDA {_version(built_for)}, but the driver supports "
-            f"CUDA up to {_version(supported)}; install cupy-cuda{supported // 1000}x instead, "
+            f"CuPy {cupy.__version__} is for CUDA {cuda_version(built_for)}, but the driver supports "
+            f"CUDA up to {cuda_version(supported)}; install cupy-cuda{supported // 1000}x instead, "
             f"or a newer driver"
         )
     return f"no usable GPU ({error}); use device 'cpu'"
 
 
-def _version(number: int) -> str:
-    """13020 -> 13.2"""
+def cuda_version(number: int) -> str:
+    """CUDA's number of a version, such as 13020, as people write it: 13.2."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from ._kernels import cpu
 from ._kernels.cpu.threads import available_cpus
+from .device import INSTALL, cuda_version, why_no_gpu
 
 __all__ = ["collect_config", "show_config"]
 
-OPTIONAL_PACKAGES = ("matplotlib", "torch")
+OPTIONAL_PACKAGES = ("matplotlib", "ml_dtypes", "torch")
 
 
 def _version(package: str) -> str:
@@ -42,21 +43,36 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _gpu(problems: list[str]) -> tuple[str, str]:
-    """CuPy's version and the GPU's name, without importing CuPy where it is not installed."""
+def _gpus(problems: list[str]) -> tuple[str, str]:
+    """CuPy's version and the GPUs, without importing CuPy where it is not installed."""
     if importlib.util.find_spec("cupy") is None:
         return "not installed", "none"
     try:
         import cupy
     except ImportError as error:
-        problems.append(f"CuPy is installed but does not import: {error}")
+        problems.append(
+            f"CuPy is installed but does not import: {str(error).strip().splitlines()[0]}"
+        )
         return "does not import", "unknown"
+    runtime = cupy.cuda.runtime
     try:
-        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        problems.append(f"CuPy finds no usable GPU: {error}")
+        numbers = range(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as error:
+        problems.append(f"CuPy {cupy.__version__} finds no GPU: {why_no_gpu(cupy, error)}")
         return cupy.__version__, "none"
-    return cupy.__version__, name
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, RuntimeError) as error:
+        problems.append(f"CuPy cannot compile ({str(error).strip().splitlines()[0]}): {INSTALL}")
+    gpus = []
+    for number in numbers:
+        facts = runtime.getDeviceProperties(number)
+        name, memory = facts["name"].decode(), facts["totalGlobalMem"] / 2**30
+        gpus.append(f"cuda:{number} {name}, {memory:.0f} GiB, sm_{facts['major']}{facts['minor']}")
+    built_for, supported = map(
+        cuda_version, (runtime.runtimeGetVersion(), runtime.driverGetVersion())
+    )
+    return f"{cupy.__version__} for CUDA {built_for}, driver for {supported}", "; ".join(gpus)
 
 
 def collect_config() -> tuple[dict[str, str], list[str]]:
@@ -82,7 +98,7 @@ def collect_config() -> tuple[dict[str, str], list[str]]:
         )
     if cpu.instruction_set() == "portable" and platform.machine() in ("x86_64", "AMD64"):
         problems.append("neither AVX2 nor AVX-512 is in use: products are about 4 times slower")
-    cupy_version, gpu = _gpu(problems)
+    cupy_version, gpus = _gpus(problems)
     facts = {
         "minidl": _version("minidl"),
         "Python": f"{platform.python_version()} ({sys.executable})",
@@ -93,7 +109,7 @@ def collect_config() -> tuple[dict[str, str], list[str]]:
         "threads": f"{threads} of {cpus} available processors",
         "OpenMP": "yes" if openmp else "no",
         "CuPy": cupy_version,
-        "GPU": gpu,
+        "GPU": gpus,
     }
     facts |= {package: _version(package) for package in OPTIONAL_PACKAGES}
     return facts, problems

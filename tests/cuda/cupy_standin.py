@@ -397,7 +397,7 @@ class _Runtime:
         return 13000
 
     def getDeviceProperties(self, id: int) -> dict[str, Any]:
-        return {"name": b"Emulated GPU", "totalGlobalMem": 80 * 2**30, "multiProcessorCount": 132}
+        return {"name": b"Emulated GPU", "totalGlobalMem": 80 * 2**30, "major": 9, "minor": 0}
 
 
 class _Stream:
@@ -467,6 +467,7 @@ cuda = types.SimpleNamespace(
     get_cublas_handle=lambda: "handle",
     get_current_stream=lambda: _Stream.null,
     is_available=lambda: True,
+    nvrtc=types.SimpleNamespace(getVersion=lambda: (13, 0)),
     memory=types.SimpleNamespace(OutOfMemoryError=_OutOfMemoryError),
     runtime=runtime,
 )

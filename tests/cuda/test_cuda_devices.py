@@ -8,7 +8,7 @@ from cuda_backend import ON_THE_EMULATOR
 
 import minidl as md
 import minidl.functional as F
-from minidl import device
+from minidl import device, installation
 
 pytestmark = ON_THE_EMULATOR
 
@@ -113,6 +113,23 @@ def test_labels_are_checked_where_that_costs_no_wait(cuda):
     assert F.cross_entropy(scores, md.tensor([0, -100], device="cuda")).item() == pytest.approx(
         np.log(3)
     )
+
+
+def test_the_doctor_knows_the_gpus(cuda, monkeypatch):
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: name)
+    facts, problems = installation.collect_config()
+    assert facts["CuPy"] == "14.2.0 for CUDA 13.0, driver for 13.0"
+    assert facts["GPU"] == (
+        "cuda:0 Emulated GPU, 80 GiB, sm_90; cuda:1 Emulated GPU, 80 GiB, sm_90"
+    )
+    assert not [line for line in problems if "CuPy" in line]
+
+    def no_compiler():
+        raise RuntimeError("no NVRTC")
+
+    monkeypatch.setattr(cuda.cupy.cuda.nvrtc, "getVersion", no_compiler)
+    problem = "CuPy cannot compile (no NVRTC): pip install 'cupy-cuda13x[ctk]'"
+    assert any(line.startswith(problem) for line in installation.collect_config()[1])
 
 
 # ---- errors ----

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from minidl import device
+from minidl import device, installation
 from minidl.train import main
 
 
@@ -43,6 +43,15 @@ def test_what_is_missing_is_said_in_one_line(monkeypatch, cupy, text):
         device._open_gpu.__wrapped__(0)
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
+
+
+def test_the_doctor_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "cupy", NoDriver(12040))
+    facts, problems = installation.collect_config()
+    assert (facts["CuPy"], facts["GPU"]) == ("14.2.0", "none")
+    problem = "CuPy 14.2.0 finds no GPU: CuPy 14.2.0 is for CUDA 13.0, but the driver supports"
+    assert any(line.startswith(problem) for line in problems)
 
 
 def test_the_command_line_says_it_in_one_line():
