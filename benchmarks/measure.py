@@ -1,9 +1,11 @@
 """What the benchmarks measure: the same work in several modes that take turns, and peak memory."""
 
+import functools
 import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +16,16 @@ import numpy as np
 
 import minidl as md
 from minidl._kernels import cpu
+from minidl._kernels.cpu import gemm
 from minidl.counting import summary_of
 from minidl.nn.parameter import parameters_without_values
 
 MINIDL = "minidl"
 PYTORCH = ("NCHW", "NHWC")  # its default memory format, and channels_last
 COMPILED = ("NCHW*", "NHWC*")  # the same through torch.compile
-NETWORK_WORKS = ("forward", "step")
+ONNX = "ONNX"  # ONNX Runtime, for inference
+JAX = "JAX"  # compiled by XLA, in NHWC, for convolutions
+NETWORK_WORKS = ("forward", "inference", "step")
 CONVOLUTION_WORKS = ("forward", "input gradient", "weight gradient")
 LR, MOMENTUM = 0.001, 0.9
 SHORTEST = 0.02  # seconds of a turn; shorter work is repeated
@@ -50,7 +55,7 @@ class Result:
 
     @property
     def rival(self) -> str | None:
-        """PyTorch's fastest mode, if PyTorch took part."""
+        """The fastest of the others, if there are any."""
         rivals = [mode for mode in self.seconds if mode != MINIDL]
         return min(rivals, key=self.median, default=None)
 
@@ -95,6 +100,20 @@ def take_turns(
     return times
 
 
+def ceiling(threads: int) -> float:
+    """GFLOP/s of the product's micro-kernel on strips that stay in each thread's cache.
+
+    The best of several turns: what the machine can do when nothing disturbs it.
+    """
+    calls = 1 + int(3e9 / gemm.multiply_in_cache(256, 1, 1))  # a few hundredths of a second
+    best = 0.0
+    for _ in range(8):
+        begun = time.perf_counter()
+        operations = gemm.multiply_in_cache(256, calls, threads)
+        best = max(best, operations / (time.perf_counter() - begun) / 1e9)
+    return best
+
+
 # ---- networks ----
 
 
@@ -106,18 +125,24 @@ def random_batch(batch_size: int, image_size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def network_works(name: str, mode: str, images: np.ndarray, labels: np.ndarray) -> dict[str, Work]:
-    """The forward pass in evaluation mode, and a training step, of a network in one mode.
+    """What a network does in one mode, by NETWORK_WORKS.
 
-    The step is forward, cross-entropy, backward, SGD with momentum.
+    forward: in evaluation mode, the network as it is trained. inference: the same with batch
+    normalisation folded into convolutions, by `md.nn.fuse`, by PyTorch's torch.fx, by ONNX Runtime
+    itself. step: forward, cross-entropy, backward, SGD with momentum.
     """
     md.manual_seed(0)
     model: Any = md.models.create(name, image_size=images.shape[-1])
+    if mode == ONNX:
+        return {"inference": onnx_inference(model, images)}
     if mode == MINIDL:
         framework: Any = md
         cross_entropy = md.functional.cross_entropy
         x, y = md.from_numpy(images), md.from_numpy(labels)
+        fuse: Callable[[Any], Any] = md.nn.fuse
     else:
         import torch
+        from torch.fx.experimental.optimization import fuse
 
         from . import torch_networks
 
@@ -128,37 +153,83 @@ def network_works(name: str, mode: str, images: np.ndarray, labels: np.ndarray) 
         if mode.startswith("NHWC"):
             model = model.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
-        if mode in COMPILED:
-            model = torch.compile(model)
+
+    # PyTorch's fuse asks for evaluation mode; the copies are made when they are first needed.
+    prepare = torch.compile if mode in COMPILED else lambda network: network
+    trained, folded = prepare(model), functools.cache(lambda: prepare(fuse(model.eval())))
     optimizer = framework.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
 
-    def forward() -> None:
+    def forward() -> Any:
         model.eval()
         with framework.no_grad():
-            model(x)
+            return trained(x)
+
+    def inference() -> Any:
+        with framework.no_grad():
+            return folded()(x)
 
     def step() -> None:
         model.train()
-        loss = cross_entropy(model(x), y)
+        loss = cross_entropy(trained(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    return {"forward": forward, "step": step}
+    return {"forward": forward, "inference": inference, "step": step}
+
+
+def onnx_inference(model: md.nn.Module, images: np.ndarray) -> Work:
+    """ONNX Runtime on the network that minidl exports, with as many threads as minidl."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = md.get_num_threads()
+    options.log_severity_level = 3  # errors only
+    # Between its turns its threads must not wait in a loop that takes the others' processors.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        md.onnx.export(model.eval(), path)
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    return lambda: session.run(None, {"input": images})
 
 
 def measure_network(
     name: str, modes: Sequence[str], batch_size: int, image_size: int, rounds: int
 ) -> list[Result]:
-    """Forward pass and training step of one network."""
+    """All works of one network; a training step is counted as three forward passes."""
     images, labels = random_batch(batch_size, image_size)
     works = {mode: network_works(name, mode, images, labels) for mode in modes}
     macs = batch_size * summary_of(name, image_size=image_size).macs
     return [
         Result(name, kind, 2 * passes * macs, take_turns(turns, rounds))
-        for kind, passes in zip(NETWORK_WORKS, (1, 3), strict=True)
-        for turns in [{mode: works[mode][kind] for mode in modes}]
+        for kind, passes in zip(NETWORK_WORKS, (1, 1, 3), strict=True)
+        for turns in [{mode: works[mode][kind] for mode in modes if kind in works[mode]}]
     ]
+
+
+def measure_scaling(
+    name: str, threads: int, batch_size: int, image_size: int, rounds: int
+) -> dict[str, float]:
+    """How many times faster minidl is with so many threads than with one, by kind of work."""
+    works = network_works(name, MINIDL, *random_batch(batch_size, image_size))
+
+    def with_threads(count: int, work: Work) -> Work:
+        def run() -> None:
+            md.set_num_threads(count)
+            work()
+
+        return run
+
+    found = {}
+    for kind in ("forward", "step"):
+        turns = {str(count): with_threads(count, works[kind]) for count in (1, threads)}
+        times = take_turns(turns, rounds)
+        pairs = zip(times["1"], times[str(threads)], strict=True)
+        found[kind] = statistics.median(one / all_ for one, all_ in pairs)
+    md.set_num_threads(threads)
+    return found
 
 
 # ---- convolutions ----
@@ -208,6 +279,8 @@ def convolution_works(
             "input gradient": lambda: cpu.conv2d_input_grad(dy, weight, x.shape, **options),
             "weight gradient": lambda: cpu.conv2d_weight_grad(dy, x, weight.shape, **options),
         }
+    if mode == JAX:
+        return jax_convolution_works(conv, x, weight, dy)
     import torch
 
     layout = torch.channels_last if mode == "NHWC" else torch.contiguous_format
@@ -223,6 +296,34 @@ def convolution_works(
         "forward": lambda: conv2d(a, b, None, conv.stride, conv.padding, 1, conv.groups),
         "input gradient": gradient(of_input=True),
         "weight gradient": gradient(of_input=False),
+    }
+
+
+def jax_convolution_works(
+    conv: Convolution, x: np.ndarray, weight: np.ndarray, dy: np.ndarray
+) -> dict[str, Work]:
+    """The same compiled by XLA, in the layout that it prefers: NHWC, weights (R, S, C, K)."""
+    import jax
+
+    def convolve(a: Any, b: Any) -> Any:
+        return jax.lax.conv_general_dilated(
+            a,
+            b,
+            conv.stride,
+            [(pad, pad) for pad in conv.padding],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=conv.groups,
+        )
+
+    a, c = (jax.numpy.asarray(z.transpose(0, 2, 3, 1)) for z in (x, dy))
+    b = jax.numpy.asarray(weight.transpose(2, 3, 1, 0))
+    forward = jax.jit(convolve)
+    input_gradient = jax.jit(lambda b, c: jax.vjp(lambda a: convolve(a, b), a)[1](c)[0])
+    weight_gradient = jax.jit(lambda a, c: jax.vjp(lambda b: convolve(a, b), b)[1](c)[0])
+    return {
+        "forward": lambda: forward(a, b).block_until_ready(),
+        "input gradient": lambda: input_gradient(b, c).block_until_ready(),
+        "weight gradient": lambda: weight_gradient(a, c).block_until_ready(),
     }
 
 

@@ -7,7 +7,9 @@ of A and a block of B into strips and multiplies every strip of A with every str
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free, malloc
 
-from .simd cimport KC, columns_of_strip, multiply_strips, pack_a, pack_b, real, rows_of_strip
+from .simd cimport (
+    KC, columns_of_strip, multiply_strips, pack_a, pack_b, product, real, rows_of_strip
+)
 
 cdef enum:
     BLOCK_ROWS = 256
@@ -94,3 +96,26 @@ def matmul(
             mine, mine + a_size, mine + a_size + b_size,
         )
     free(buffers)
+
+
+def multiply_in_cache(Py_ssize_t depth, Py_ssize_t calls, int num_threads):
+    """Call float32's micro-kernel `calls` times a thread, on strips that stay in its cache.
+
+    Returns the number of operations. Over the time that they took, it is the ceiling of what the
+    blocked product can reach: nothing is packed or written back.
+    """
+    cdef const float *kind = NULL
+    cdef Py_ssize_t mr = rows_of_strip(kind), nr = columns_of_strip(kind), thread, i
+    cdef Py_ssize_t size = (mr + nr) * depth + mr * nr
+    cdef float *memory = <float *>malloc(num_threads * size * sizeof(float))
+    cdef float *mine
+    if memory == NULL:
+        raise MemoryError(f"multiply_in_cache: no memory for strips of {depth}")
+    for i in range(num_threads * size):
+        memory[i] = 1
+    for thread in prange(num_threads, nogil=True, schedule="static", num_threads=num_threads):
+        mine = memory + thread * size
+        for i in range(calls):
+            product(depth, mine, mine + mr * depth, mine + (mr + nr) * depth, True)
+    free(memory)
+    return 2 * mr * nr * depth * calls * num_threads
