@@ -73,12 +73,12 @@ KEPT = np.random.default_rng(9).random((4, 5)) < 0.6
 LAYERS = {
     "conv2d": Layer(
         lambda *t: F.conv2d(*t, **CONV),
-        normal((3, 4, 7, 6), (4, 2, 3, 2), (4,)),
+        normal((2, 4, 5, 6), (4, 2, 3, 2), (4,)),
         bank.conv2d(**CONV),
     ),
     "conv2d with square kernel": Layer(
         lambda *t: F.conv2d(*t, padding=1),
-        normal((2, 3, 5, 4), (2, 3, 3, 3), (2,)),
+        normal((2, 2, 5, 4), (2, 2, 3, 3), (2,)),
         bank.conv2d(padding=1),
     ),
     "max_pool2d": Layer(

@@ -25,7 +25,7 @@ def heat_map(report: GradReport, name: str | None = None) -> Any:
     """
     try:
         from matplotlib.figure import Figure
-        from matplotlib.patches import Patch, Rectangle
+        from matplotlib.patches import Rectangle
     except ImportError:
         raise ImportError(
             "heat_map needs matplotlib; install it with: pip install 'minidl[viz]'"
@@ -43,7 +43,7 @@ def heat_map(report: GradReport, name: str | None = None) -> Any:
     panels = (
         ("analytic: the backward pass", analytic, largest),
         ("numeric: measured", numeric, largest),
-        ("analytic - numeric", difference, _largest(difference)),
+        (f"analytic - numeric; wrong: {array.wrong}, outlined", difference, _largest(difference)),
     )
     for axis, (title, sheet, limit) in zip(axes, panels, strict=True):
         limit = limit or 1.0
@@ -60,11 +60,6 @@ def heat_map(report: GradReport, name: str | None = None) -> Any:
             axes[2].add_patch(
                 Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="k", lw=0.6)
             )
-    axes[2].legend(
-        handles=[Patch(facecolor="none", edgecolor="k", label=f"wrong: {array.wrong}")],
-        loc="upper right",
-        fontsize=8,
-    )
     figure.suptitle(f"{report.title}: gradient of {array.name} {array.shape}", fontsize=11)
     return figure
 

@@ -37,10 +37,13 @@ class Hints:
         factors: numbers by name that may be missing or too many ("1 - p": 0.8), or arrays that
             hold one per channel ("gamma").
         regions: masks by name of elements that may go wrong together ("where windows overlap").
+        input_shape: of the function's first input, whose sizes are factors with names: N, H*W;
+            None for the shape of the gradient itself.
     """
 
     factors: Mapping[str, Any]
     regions: Mapping[str, Any]
+    input_shape: tuple[int, ...] | None = None
 
 
 NOTHING = Hints({}, {})
@@ -107,7 +110,11 @@ def _factor(got: np.ndarray, right: np.ndarray, hints: Hints) -> Found:
     if math.isclose(factor, -1, rel_tol=CLOSE):
         return "the sign is wrong", evidence, "a minus too many, or one missing"
     sign = "with the wrong sign and " if factor < 0 else ""
-    names = [name for name, value in _named_factors(got.shape, hints) if _same(abs(factor), value)]
+    names = [
+        name
+        for name, value in _named_factors(hints.input_shape or got.shape, hints)
+        if _same(abs(factor), value)
+    ]
     if names:
         return (
             f"{sign}{' or '.join(names[:3])} times what it should be",
@@ -171,7 +178,11 @@ def _factor_per_index(got: np.ndarray, right: np.ndarray, hints: Hints) -> Found
                 text = f"{name} is a factor too many"
             else:
                 continue
-            return text, f"analytic / numeric along axis {axis} is {_list(found)}", "chain rule"
+            return (
+                text,
+                f"analytic / numeric along axis {axis} is {_list(found)}",
+                "what multiplies on the way there multiplies on the way back, once",
+            )
         return (
             f"each index of axis {axis} has another factor",
             f"analytic / numeric along axis {axis} is {_list(found)}",
@@ -217,7 +228,7 @@ def _shifted(got: np.ndarray, right: np.ndarray, hints: Hints) -> Found:
     if got.ndim < 2:
         return None
     reach = [range(-min(MOST_SHIFT, n - 2), min(MOST_SHIFT, n - 2) + 1) for n in got.shape[-2:]]
-    for down, along in itertools.product(*reach):
+    for down, along in sorted(itertools.product(*reach), key=lambda s: abs(s[0]) + abs(s[1])):
         if (down, along) == (0, 0):
             continue
         a = got[..., _tail(down), _tail(along)]
