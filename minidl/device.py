@@ -138,9 +138,9 @@ def why_no_gpu(cupy: ModuleType, error: Exception) -> str:
         return "no GPU, or no NVIDIA driver for it; use device 'cpu'"
     if supported < built_for:
         return (
-            f"CuPy {cupy.__version__} is for CUDA {cuda_version(built_for)}, but the driver supports "
-            f"CUDA up to {cuda_version(supported)}; install cupy-cuda{supported // 1000}x instead, "
-            f"or a newer driver"
+            f"CuPy {cupy.__version__} is for CUDA {cuda_version(built_for)}, but the driver "
+            f"supports CUDA up to {cuda_version(supported)}; install "
+            f"cupy-cuda{supported // 1000}x instead, or a newer driver"
         )
     return f"no usable GPU ({error}); use device 'cpu'"
 

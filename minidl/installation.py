@@ -50,15 +50,14 @@ def _gpus(problems: list[str]) -> tuple[str, str]:
     try:
         import cupy
     except ImportError as error:
-        problems.append(
-            f"CuPy is installed but does not import: {str(error).strip().splitlines()[0]}"
-        )
+        reason = str(error).strip().splitlines()[0]
+        problems.append(f"CuPy is installed but does not import: {reason}")
         return "does not import", "unknown"
     runtime = cupy.cuda.runtime
     try:
         numbers = range(runtime.getDeviceCount())
     except runtime.CUDARuntimeError as error:
-        problems.append(f"CuPy {cupy.__version__} finds no GPU: {why_no_gpu(cupy, error)}")
+        problems.append(f"GPU: {why_no_gpu(cupy, error)}")
         return cupy.__version__, "none"
     try:
         cupy.cuda.nvrtc.getVersion()

@@ -50,7 +50,7 @@ def test_the_doctor_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", NoDriver(12040))
     facts, problems = installation.collect_config()
     assert (facts["CuPy"], facts["GPU"]) == ("14.2.0", "none")
-    problem = "CuPy 14.2.0 finds no GPU: CuPy 14.2.0 is for CUDA 13.0, but the driver supports"
+    problem = "GPU: CuPy 14.2.0 is for CUDA 13.0, but the driver supports"
     assert any(line.startswith(problem) for line in problems)
 
 
