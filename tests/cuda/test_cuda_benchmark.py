@@ -71,19 +71,15 @@ def test_tables_fit_80_columns_and_json_has_all_times(emulated, capsys, tmp_path
     monkeypatch.setattr(gpu, "rates", lambda precision: (1e12, 1e13))
     monkeypatch.setattr(gpu, "convolutions", lambda name, side: CASES)
     path = tmp_path / "results" / "figures.json"
-    options = ["--precisions", "fp32", "--rounds", "2", "--json", str(path)]
+    options = ["--precisions", "bf16", "--rounds", "2", "--json", str(path)]
     assert gpu.main(options) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[:-1])) <= 80  # the last one names the file
-    assert [
-        line.split()[0] for line in lines if line.startswith(("4x9x8", "6x8x8", "squeeze"))
-    ] == [
-        "4x9x8",
-        "6x8x8",
-        "squeezenet1_1",
-    ]
+    names = ["4x9x8", "6x8x8", "squeezenet1_1"]
+    assert [line.split()[0] for line in lines if line.startswith(tuple(names))] == names
     figures = json.loads(path.read_text())
     assert set(figures["machine"]) == {"GPU", "driver", "CuPy", "PyTorch", "date"}
+    assert [entry["precision"] for entry in figures["results"]] == 7 * ["bf16"]
     *layers, step = figures["results"]
     assert [entry["work"] for entry in layers] == 2 * list(measure.CONVOLUTION_WORKS)
     assert {mode: len(times) for mode, times in step["seconds"].items()} == {
