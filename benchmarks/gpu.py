@@ -2,9 +2,10 @@
 
 Every distinct convolution of VGG16 and ResNet-50 (forward pass and both gradients) and training
 steps of whole networks at their papers' batch sizes, in float32, in float32 rounded to TF32 on both
-sides, and in bfloat16 (networks: mixed precision on both sides). PyTorch runs eagerly in both memory formats and through torch.compile, with
-cuDNN free to choose by measurement; quote the ratio to the fastest. Times are those between two
-CUDA events. The roofline is what the same GPU does in one large product and one large copy.
+sides, and in bfloat16 (for networks: mixed precision on both sides). PyTorch runs eagerly in both
+memory formats and through torch.compile, with cuDNN free to choose by measurement; quote the ratio
+to the fastest. Times are those between two CUDA events. The roofline is what the same GPU does in
+one large product and one large copy.
 """
 
 import argparse
