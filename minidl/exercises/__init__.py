@@ -2,3 +2,7 @@
 
 README.md in this folder says how an exercise is written.
 """
+
+from .notebook import Checked, check
+
+__all__ = ["Checked", "check"]

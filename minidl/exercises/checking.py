@@ -4,12 +4,13 @@ import contextlib
 import copy
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..gradcheck.patterns import Diagnosis, describe
 from .comparing import Outcome, as_tuple, difference, problem, run_case, worst_element
 from .format import Exercise
 from .naming import name_mistakes
@@ -85,6 +86,8 @@ def _explain(
     if error is not None:
         verdict.details.append(f"{failed[first]}{place_of(error, file)}")
         return
+    patterns = _patterns(exercise, failed, outcomes, rights, unexplained)
+    verdict.details += [f"{it.name} ({it.evidence}): {it.hint.rstrip('.')}" for it in patterns]
     for label in failed:
         elements = [
             worst_element(name, value, right)
@@ -96,6 +99,27 @@ def _explain(
         if any(elements):
             verdict.worst = f"{next(filter(None, elements))}, case '{label}'"
             break
+
+
+def _patterns(
+    exercise: Exercise,
+    failed: Iterable[str],
+    outcomes: dict[str, Outcome],
+    rights: dict[str, tuple[Any, ...]],
+    names: Iterable[str],
+) -> list[Diagnosis]:
+    """What turns the right results into those found, in the most general case that is wrong."""
+    found = []
+    for name in names:
+        position = exercise.outputs.index(name)
+        for label in reversed(list(failed)):
+            value, right = outcomes[label].value(position), rights[label][position]
+            text = difference(name, value, right, exercise.tolerance)
+            if isinstance(value, np.ndarray) and value.shape == right.shape and text:
+                diagnosis = describe(name, value, right)
+                found += [diagnosis] if diagnosis else []
+                break
+    return found
 
 
 def _where(ladder: list[tuple[str, str]], failed: dict[str, str]) -> str:

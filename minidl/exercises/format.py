@@ -46,7 +46,9 @@ class Exercise:
     of the ladder, simplest first, to its settings. ``expected(**args)`` computes the right results
     with other means than the solution. ``call`` runs the learner's function on the arguments and
     returns what is compared: one array for each name in ``outputs``. ``extra(function, rng)``
-    checks what no comparison shows and returns a sentence, or None.
+    checks what no comparison shows and returns a sentence, or None. ``pair(function, **args)`` is
+    for gradients: what md.gradcheck takes, a (forward, backward) pair of array functions and the
+    inputs, with the learner's function as the backward pass.
     """
 
     number: int
@@ -64,6 +66,7 @@ class Exercise:
     uses: tuple[str, ...] = ()
     call: Callable[[Callable[..., Any], Mapping[str, Any]], Any] = call_plainly
     extra: Callable[[Callable[..., Any], np.random.Generator], str | None] | None = None
+    pair: Callable[..., tuple[tuple[Callable[..., Any], Callable[..., Any]], Any]] | None = None
     tolerance: float = 1e-8
     module: types.ModuleType = field(init=False, repr=False)
 

@@ -59,6 +59,16 @@ def _expected(d, x, w):
     return gradients(F.linear, d, x, w, np.zeros(len(w)))
 
 
+def _pair(function, d, x, w):
+    def forward(x, w, b):
+        return x @ w.T + b, (x, w)
+
+    def linear_backward(upstream, cache):
+        return function(upstream, *cache)
+
+    return (forward, linear_backward), (x, w, np.zeros(len(w)))
+
+
 EXERCISE = Exercise(
     number=4,
     title="the linear layer",
@@ -73,6 +83,7 @@ EXERCISE = Exercise(
         "a square w": {"inputs": 4, "outputs": 4},
     },
     expected=_expected,
+    pair=_pair,
     outputs=("dx", "dw", "db"),
     hints=(
         "Each of the three results is d joined with what multiplied the argument in the "

@@ -49,6 +49,16 @@ def _expected(d, x):
     return gradients(F.relu, d, x)[0]
 
 
+def _pair(function, d, x):
+    def forward(x):
+        return np.maximum(x, 0), x
+
+    def relu_backward(upstream, x):
+        return function(upstream, x)
+
+    return (forward, relu_backward), x
+
+
 EXERCISE = Exercise(
     number=5,
     title="the rectified linear unit",
@@ -62,6 +72,7 @@ EXERCISE = Exercise(
         "images": {"axes": 4},
     },
     expected=_expected,
+    pair=_pair,
     outputs=("dx",),
     hints=(
         "What does a small change of x[i] do to y[i] where x[i] is positive, and where it is "

@@ -21,6 +21,7 @@ pixel met w[1] and w[0]: dx = [[4, 9, 5]]. db = 2.
 import numpy as np
 
 from ... import functional as F
+from ...tensor import Tensor
 from ..format import CHAPTERS, Exercise, Mistake
 from ..oracle import gradients
 from .e08_conv2d_naive import conv2d_naive, make_images
@@ -103,6 +104,19 @@ def _expected(d, cache):
     )
 
 
+def _pair(function, d, cache):
+    x, w, s, p = cache
+
+    def forward(x, w, b):
+        y = F.conv2d(Tensor(x), Tensor(w), Tensor(b), stride=s, padding=p)
+        return y.data, (x, w, s, p)
+
+    def conv2d_backward(upstream, cache):
+        return function(upstream, cache)
+
+    return (forward, conv2d_backward), (x, w, np.zeros(len(w)))
+
+
 EXERCISE = Exercise(
     number=11,
     title="convolution, backward",
@@ -126,6 +140,7 @@ EXERCISE = Exercise(
         "stride 3, padding 2": {"s": 3, "p": 2},
     },
     expected=_expected,
+    pair=_pair,
     outputs=("dx", "dw", "db"),
     hints=(
         "Compare with exercise 4, y = x @ w.T + b: what plays the part of x, of w, of the batch?",

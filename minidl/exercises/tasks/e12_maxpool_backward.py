@@ -111,6 +111,18 @@ def _expected(d, cache):
     return gradients(lambda x: F.max_pool2d(x, k, s), d, x)[0]
 
 
+def _pair(function, d, cache):
+    x, k, s = cache
+
+    def forward(x):
+        return maxpool_forward(x, k, s)
+
+    def maxpool_backward(upstream, cache):
+        return function(upstream, cache)
+
+    return (forward, maxpool_backward), x
+
+
 EXERCISE = Exercise(
     number=12,
     title="max pooling, backward",
@@ -127,6 +139,7 @@ EXERCISE = Exercise(
         "equal numbers, overlapping windows": {"k": 3, "s": 1, "ties": True},
     },
     expected=_expected,
+    pair=_pair,
     outputs=("dx",),
     hints=(
         "Go through the windows as the forward pass does. Who won each of them, and what does "

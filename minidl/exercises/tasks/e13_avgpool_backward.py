@@ -19,6 +19,7 @@ windows hold one pixel, the edges two, the centre four, and each pixel gets
 import numpy as np
 
 from ... import functional as F
+from ...tensor import Tensor
 from ..format import CHAPTERS, Exercise, Mistake, distinct
 from ..oracle import gradients
 from .e07_conv_out_size import conv_out_size
@@ -68,6 +69,19 @@ def _expected(d, cache):
     )[0]
 
 
+def _pair(function, d, cache):
+    shape, k, s, p, count_padding = cache
+
+    def forward(x):
+        y = F.avg_pool2d(Tensor(x), k, s, p, count_include_pad=count_padding)
+        return y.data, cache
+
+    def avgpool_backward(upstream, cache):
+        return function(upstream, cache)
+
+    return (forward, avgpool_backward), np.random.default_rng(0).standard_normal(shape)
+
+
 EXERCISE = Exercise(
     number=13,
     title="average pooling, backward",
@@ -88,6 +102,7 @@ EXERCISE = Exercise(
         },
     },
     expected=_expected,
+    pair=_pair,
     outputs=("dx",),
     hints=(
         "Every window hands d[:, :, i, j] out in equal shares. How many numbers does it hold?",

@@ -76,6 +76,18 @@ def _expected(d, cache):
     return gradients(lambda x: F.local_response_norm(x, n, alpha, beta, 2.0), d, x)[0]
 
 
+def _pair(function, d, cache):
+    x, _, n, alpha, beta = cache
+
+    def forward(x):
+        return lrn_forward(x, n, 2.0, alpha, beta)
+
+    def lrn_backward(upstream, cache):
+        return function(upstream, cache)
+
+    return (forward, lrn_backward), x
+
+
 EXERCISE = Exercise(
     number=15,
     title="local response normalisation, backward",
@@ -92,6 +104,7 @@ EXERCISE = Exercise(
         "the paper's alpha": {"n": 5, "alpha": 1e-4},
     },
     expected=_expected,
+    pair=_pair,
     outputs=("dx",),
     hints=(
         "x[i] stands in y[i] itself and in several scales. Which outputs change when one x[i] "

@@ -73,6 +73,23 @@ def _expected(d, cache):
     return gradients(operation, d, x, gamma, np.zeros(len(gamma)))
 
 
+def _pair(function, d, cache):
+    axes, column = (0, 2, 3), (1, -1, 1, 1)
+    x_hat, gamma, std = cache
+
+    def forward(x, gamma, beta):
+        std = x.std(axis=axes)
+        x_hat = (x - x.mean(axis=axes, keepdims=True)) / std.reshape(column)
+        y = gamma.reshape(column) * x_hat + beta.reshape(column)
+        return y, (x_hat, gamma, std)
+
+    def batchnorm_backward(upstream, cache):
+        return function(upstream, cache)
+
+    x = x_hat * std.reshape(column)
+    return (forward, batchnorm_backward), (x, gamma, np.zeros(len(gamma)))
+
+
 EXERCISE = Exercise(
     number=17,
     title="batch normalisation, backward",
@@ -86,6 +103,7 @@ EXERCISE = Exercise(
         "a batch of images": {},
     },
     expected=_expected,
+    pair=_pair,
     outputs=("dx", "dgamma", "dbeta"),
     hints=(
         "x reaches y on three paths: directly, through the mean, through the variance. What "

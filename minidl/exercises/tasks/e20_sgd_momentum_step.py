@@ -114,6 +114,13 @@ EXERCISE = Exercise(
             edits=(("momentum * v + g", "momentum * v + lr * g"), ("p - lr * v", "p - v")),
         ),
         Mistake(
+            "velocity-downhill",
+            "the velocity holds steps (minus lr times the gradient), not gradients",
+            "v = momentum v - lr g with p = p + v is another custom. When the learning rate "
+            "falls, its old steps keep their old size; here lr stands outside.",
+            edits=(("momentum * v + g", "momentum * v - lr * g"), ("p - lr * v", "p + v")),
+        ),
+        Mistake(
             "old-velocity",
             "the parameter moves by the old velocity, where it must move by the new one",
             "First v, then p: the gradient just computed counts at once.",
