@@ -18,18 +18,36 @@ def stub(exercise: Exercise) -> str:
     >>> print(stub(EXERCISES["linear_backward"])[-31:])
         raise NotImplementedError
     """
+    return _head(exercise) + "\n\n" + empty_code(exercise)
+
+
+def answer(exercise: Exercise) -> str:
+    """The learner's file with the solution in the place of the stub."""
+    return _head(exercise) + "\n\n" + solved_code(exercise)
+
+
+def empty_code(exercise: Exercise) -> str:
+    """What is given, and the function without its body."""
     source = inspect.getsource(exercise.solution)
     docstring = ast.parse(source).body[0].body[0]  # type: ignore[attr-defined]
-    head = source.splitlines(keepends=True)[: docstring.end_lineno]
-    return _file(exercise, "".join(head) + NOT_YET)
+    return (
+        _given(exercise)
+        + "".join(source.splitlines(keepends=True)[: docstring.end_lineno])
+        + NOT_YET
+    )
 
 
-def answer(exercise: Exercise, code: str | None = None) -> str:
-    """The learner's file with the solution, or with ``code``, in the place of the stub."""
-    return _file(exercise, code or inspect.getsource(exercise.solution))
+def solved_code(exercise: Exercise) -> str:
+    """What is given, and the solution."""
+    return _given(exercise) + inspect.getsource(exercise.solution)
 
 
-def _file(exercise: Exercise, function: str) -> str:
+def _given(exercise: Exercise) -> str:
+    return "".join(f"{inspect.getsource(part)}\n\n" for part in exercise.given)
+
+
+def _head(exercise: Exercise) -> str:
+    """Task and imports."""
     title = f"Exercise {exercise.number}: {exercise.title}"
     imports = ["import numpy as np\n"]
     if exercise.uses:
@@ -37,13 +55,10 @@ def _file(exercise: Exercise, function: str) -> str:
         for name in exercise.uses:
             module = EXERCISES[name].file.removesuffix(".py")
             imports.append(f"from {module} import {name}\n")
-    given = [inspect.getsource(part) for part in exercise.given]
     docstring = f'"""{title}\n{"=" * len(title)}\n\n{exercise.task}\n"""\n'
     if "\\" in docstring:
         docstring = "r" + docstring
-    return (
-        docstring + "\n" + "".join(imports) + "".join(f"\n\n{part}" for part in [*given, function])
-    )
+    return docstring + "\n" + "".join(imports)
 
 
 def mistaken_source(exercise: Exercise, *mistakes: Mistake) -> str:
