@@ -196,6 +196,30 @@ def test_a_mistake_is_named_however_the_answer_is_written(name: str) -> None:
         assert checked.verdict.mistakes == mistakes
 
 
+def test_the_first_wrong_rung_is_explained_though_a_later_one_has_its_own_trouble() -> None:
+    def in_place(f, x, h):  # type: ignore[no-untyped-def]
+        grad = np.zeros_like(x)
+        for i in np.ndindex(x.shape):
+            x[i] += h
+            above = f(x)
+            x[i] -= h
+            grad[i] = (above - f(x)) / h
+        return grad
+
+    checked = check("numerical_grad", in_place)
+    assert checked.verdict.mistakes == ["one-sided"]
+    assert "does not explain all" in "".join(checked.verdict.details)
+
+    def lost_axes(g, shape):  # type: ignore[no-untyped-def]
+        while g.ndim > len(shape):
+            g = g.sum(0)
+        for axis, size in enumerate(shape):
+            g = g.sum(axis) if size == 1 else g
+        return g
+
+    assert check("unbroadcast", lost_axes).verdict.mistakes == ["kept-dimensions"]
+
+
 SCALED: list[tuple[Callable[..., Any], str]] = [
     (lambda d, x, w: (d @ w, 3 * (d.T @ x), d.sum(0)), "dw: 3 times what it should be"),
     (lambda d, x, w: (-d @ w, d.T @ x, d.sum(0)), "dx: the sign is wrong"),
@@ -216,7 +240,7 @@ def test_a_known_mistake_beside_an_unknown_one() -> None:
     checked = check("linear_backward", lambda d, x, w: (5 * d @ w, d.T @ x, d.mean(0)))
     assert checked.verdict.mistakes == ["db-averaged"]
     details = "\n".join(checked.verdict.details)
-    assert "There is more wrong with dx." in details
+    assert "That does not explain all that is wrong with dx." in details
     assert "dx: 5 times what it should be" in details
 
 

@@ -75,8 +75,9 @@ def _explain(
     mistakes, unexplained = name_mistakes(exercise, outcomes, rights, seed)
     verdict.mistakes = [mistake.name for mistake in mistakes]
     verdict.details = list(dict.fromkeys(mistake.why for mistake in mistakes))
+    names = " and ".join(unexplained)
     if mistakes and unexplained:
-        verdict.details.append(f"There is more wrong with {', '.join(unexplained)}.")
+        verdict.details.append(f"That does not explain all that is wrong with {names}.")
     if mistakes:
         verdict.headline = "; ".join(mistake.verdict for mistake in mistakes)
     elif error is not None:

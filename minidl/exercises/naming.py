@@ -18,7 +18,7 @@ def name_mistakes(
     """The known mistakes that explain what an answer did, and the results they do not explain.
 
     Either one mistake that does the same in all cases, or one for each result that is wrong, which
-    does the same in all cases where that result is wrong.
+    does the same in the first case where that result is wrong and in most of them.
     """
     banks = {
         mistake.name: {
@@ -40,13 +40,25 @@ def name_mistakes(
             for label, right in rights.items()
             if difference(name, answer[label], right[position], exercise.tolerance)
         ]
-        for mistake in exercise.mistakes if wrong else ():
-            bank = banks[mistake.name]
-            if all(_same(answer[label], bank[label].value(position), exercise) for label in wrong):
-                found[mistake.name] = mistake
-                break
-        else:
-            unexplained += [name] if wrong else []
+        explained = {
+            mistake.name: [
+                label
+                for label in wrong
+                if _same(answer[label], banks[mistake.name][label].value(position), exercise)
+            ]
+            for mistake in exercise.mistakes
+        }
+        likely = [
+            mistake
+            for mistake in exercise.mistakes
+            if wrong[:1] == explained[mistake.name][:1] != []
+            and 2 * len(explained[mistake.name]) > len(wrong)
+        ]
+        best = max(likely, key=lambda mistake: len(explained[mistake.name]), default=None)
+        if best:
+            found[best.name] = best
+        if wrong and (best is None or explained[best.name] != wrong):
+            unexplained.append(name)
     return list(found.values()), unexplained
 
 

@@ -47,6 +47,18 @@ def numerical_grad(f, x, h=1e-5):
     return grad
 
 
+def _in_place(f, x, h):
+    grad = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        x[index] += h
+        above = f(x)
+        x[index] -= 2 * h
+        below = f(x)
+        x[index] += h
+        grad[index] = (above - below) / (2 * h)
+    return grad
+
+
 def _line(x):
     return 3.0 * x.sum()
 
@@ -129,6 +141,13 @@ EXERCISE = Exercise(
             "with integers in x, the step is rounded away",
             "Writing 2 + 0.0001 into an array of integers stores 2. Make a float64 copy first.",
             edits=(("np.array(x, dtype=np.float64)", "np.array(x)"),),
+        ),
+        Mistake(
+            "integers-in-place",
+            "x is moved in place: its integers round the step away, and it does not come back",
+            "Writing 2 - 0.0001 into an array of integers stores 1; adding 0.0001 again does not "
+            "help. Make a float64 copy first and move the elements of that.",
+            function=_in_place,
         ),
         Mistake(
             "single-precision",
