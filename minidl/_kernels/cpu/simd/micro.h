@@ -50,6 +50,8 @@ static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, const T *b, const ptr
                                   ptrdiff_t ld, const T *bias, int flags) {
     VEC acc[MR][NV];
     memset(acc, 0, sizeof acc);
+    for (int i = 0; i < MR; ++i) /* the cache fetches c while the product is computed */
+        for (int v = 0; v < NV; ++v) __builtin_prefetch(c + i * ld + v * VL, 1);
     CAT(multiply, SUFFIX)(k, a, b, rows, acc);
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
