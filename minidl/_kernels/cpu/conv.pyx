@@ -26,7 +26,8 @@ from .simd cimport (
 
 cdef enum:
     MOST_POSITIONS = 480
-    MOST_STAGED = 64 * 1024     # elements of planes that are worked on at once
+    MOST_STAGED = 128 * 1024    # elements of planes that are worked on at once
+    PACKED_STRIPS = 4           # strips of weights that are packed together
     MOST_DEPTH = 512            # products that are added up in a row: rounding errors grow with it
 
 
@@ -71,25 +72,32 @@ cdef struct Job:
 
 cdef void pack_weight(
     const real *weight, Py_ssize_t out_stride, Py_ssize_t in_stride, const Py_ssize_t[:, ::1] taps,
-    Py_ssize_t channels, Py_ssize_t count, real *strip
+    Py_ssize_t channels, Py_ssize_t count, real *packed
 ) noexcept nogil:
-    """One strip of A, [channel][tap][MR]: the weights of `count` <= MR output channels."""
-    cdef Py_ssize_t mr = rows_of_strip(weight), n_taps = taps.shape[0], c, tap, i
+    """Strips of A, [strip][channel][tap][MR]: the weights of `count` output channels.
+
+    Channel by channel, so that the weights of several strips are read where they lie side by side.
+    """
+    cdef Py_ssize_t mr = rows_of_strip(weight), n_taps = taps.shape[0], c, tap, i, strip, used
     cdef const real *source
-    cdef bint consecutive = in_stride == n_taps
+    cdef real *target
+    cdef bint in_order = True
     for tap in range(n_taps):
-        consecutive = consecutive and taps[tap, 3] == tap
-    if consecutive:
-        pack_a(weight, out_stride, count, channels * n_taps, strip)
-        return
+        in_order = in_order and taps[tap, 3] == tap
     for c in range(channels):
-        for tap in range(n_taps):
-            source = weight + c * in_stride + taps[tap, 3]
-            for i in range(count):
-                strip[i] = source[i * out_stride]
-            for i in range(count, mr):
-                strip[i] = 0
-            strip += mr
+        for strip in range((count + mr - 1) // mr):
+            used = min(mr, count - strip * mr)
+            source = weight + strip * mr * out_stride + c * in_stride
+            target = packed + (strip * channels + c) * n_taps * mr
+            if in_order and n_taps > 1:
+                pack_a(source, out_stride, used, n_taps, target)
+                continue
+            for tap in range(n_taps):
+                for i in range(used):
+                    target[i] = source[i * out_stride + taps[tap, 3]]
+                for i in range(used, mr):
+                    target[i] = 0
+                target += mr
 
 
 cdef Py_ssize_t find_runs(
@@ -208,6 +216,7 @@ def convolve(
     cdef real *y0 = &y[0, 0, 0, 0] + <Py_ssize_t>first_pixel[0] * y.shape[3] + <Py_ssize_t>first_pixel[1]
     cdef Py_ssize_t mr = rows_of_strip(x0), nr = columns_of_strip(x0)
     cdef Py_ssize_t strips = (out_channels + mr - 1) // mr
+    cdef Py_ssize_t packs = (strips + PACKED_STRIPS - 1) // PACKED_STRIPS
     cdef Job job
     job.layout = layout
     job.n_taps = n_taps
@@ -277,13 +286,14 @@ def convolve(
             biases[i // out_channels * strips * mr + i % out_channels] = bias_view[i]
 
     with nogil:
-        for task in prange(groups * strips, num_threads=num_threads, schedule="static"):
-            g = task // strips
-            i = task % strips * mr
+        for task in prange(groups * packs, num_threads=num_threads, schedule="static"):
+            g = task // packs
+            i = task % packs * PACKED_STRIPS
             pack_weight(
-                w0 + g * weight_group_stride + i * weight_out_stride, weight_out_stride,
-                weight_in_stride, planes.taps, channels, min(mr, out_channels - i),
-                packed + task * mr * job.depth,
+                w0 + g * weight_group_stride + i * mr * weight_out_stride, weight_out_stride,
+                weight_in_stride, planes.taps, channels,
+                min(PACKED_STRIPS * mr, out_channels - i * mr),
+                packed + (g * strips + i) * mr * job.depth,
             )
         for task in prange(groups * bands * blocks, num_threads=num_threads, schedule="dynamic"):
             g = task // (bands * blocks)

@@ -11,7 +11,6 @@ import numpy as np
 import minidl._kernels.cpu.columns as column_kernels
 import minidl._kernels.cpu.conv as conv
 import minidl._kernels.cpu.conv_weight as conv_weight
-import minidl._kernels.cpu.elementwise as elementwise
 import minidl._kernels.cpu.gemm as gemm
 
 from ..conv_checks import check_channels, check_gradient_shape
@@ -125,8 +124,8 @@ def conv2d_forward(
         has_shape("conv2d", "bias", bias, (k,))
     y = empty((x.shape[0], k, p, q), x.dtype)
     if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
-        launch_winograd.convolve(x, weight, bias, padding, y, transposed=False)
-        return _cut_off(y) if relu else y
+        launch_winograd.convolve(x, weight, bias, padding, y, relu=relu)
+        return y
     conv.convolve(
         x,
         weight.reshape(-1),
@@ -142,12 +141,6 @@ def conv2d_forward(
         (1, 1),
         threads_for(y.size * weight[0].size),
     )
-    return y
-
-
-def _cut_off(y: Array) -> Array:
-    """y itself, with 0 in place of what is negative."""
-    elementwise.relu(y.reshape(-1), y.reshape(-1), threads_for(y.size))
     return y
 
 

@@ -20,7 +20,7 @@ FEWEST_BYTES, MOST_BYTES = 4 << 20, 16 << 20
 # Processor cycles, measured once and rounded, by which `gains` compares: of the micro-kernel for a
 # vector of multiply-accumulates, and of the transforms of one filter and of one tile of a channel.
 VECTOR = 16
-PRODUCT, FILTER, TILE_IN, TILE_OUT = 0.5, 160, 70, 40
+PRODUCT, FILTER, TILE_IN, TILE_OUT = 0.5, 60, 70, 40
 # Tiles are multiplied so many at a time.
 STRIP = 48
 
@@ -64,9 +64,17 @@ def applies(
 
 
 def convolve(
-    x: Array, weight: Array, bias: Array | None, padding: Padding, y: Array, transposed: bool
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    padding: Padding,
+    y: Array,
+    *,
+    transposed: bool = False,
+    relu: bool = False,
 ) -> None:
-    """y = conv(x, weight) + bias; `transposed` swaps the weight's channels and turns its windows.
+    """y = conv(x, weight) + bias; `transposed` swaps the weight's channels and turns its windows,
+    `relu` cuts y off at 0.
 
     x (N, C, H, W), weight (K, C, 3, 3), or (C, K, 3, 3) if `transposed`, y (N, K, P, Q).
     """
@@ -86,6 +94,7 @@ def convolve(
         in_stride,
         transposed,
         bias,
+        relu,
         y,
         (-padding[0], -padding[2]),
         empty((u_size,), x.dtype),

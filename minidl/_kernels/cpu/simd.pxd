@@ -66,9 +66,9 @@ cdef extern from "kernels.h" nogil:
         void (*pack_nr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*gather)(const float *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
                        Py_ssize_t, float *) noexcept nogil
-        void (*winograd_filter)(const float *, float *, Py_ssize_t) noexcept nogil
+        void (*winograd_filter)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
         void (*winograd_input)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
-        void (*winograd_output)(const float *, Py_ssize_t, float, float *) noexcept nogil
+        void (*winograd_output)(const float *, Py_ssize_t, float, int, float *) noexcept nogil
         void (*winograd_slope)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
         void (*winograd_weight)(const float *, Py_ssize_t, float *) noexcept nogil
         void (*max_pool)(const float *, const Pooling *, Py_ssize_t, Py_ssize_t, float *, float *,

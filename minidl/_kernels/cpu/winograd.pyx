@@ -15,7 +15,9 @@ from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from .simd cimport KC, Kernels_F32, Segment, Window, minidl_kernels_f32, segment_pixels
+from .simd cimport (
+    KC, RECTIFY, Kernels_F32, Segment, Window, minidl_kernels_f32, segment_pixels,
+)
 
 cdef enum:
     POINTS = 36
@@ -39,17 +41,18 @@ cdef void transform_filters(
     const Kernels_F32 *isa, const float *weight, Py_ssize_t out_stride, Py_ssize_t in_stride,
     bint flip, Py_ssize_t in_channels, Py_ssize_t count, float *u, Py_ssize_t u_step
 ) noexcept nogil:
-    """One strip of MR filters: u[xi][c][MR]."""
+    """Strips of MR filters, `count` filters in all: u[strip][xi][c][MR].
+
+    Channel by channel, so that the weights of several strips are read where they lie side by side.
+    """
     cdef float g[9 * 16]
-    cdef Py_ssize_t c, i, tap
-    memset(g, 0, sizeof(g))
+    cdef Py_ssize_t mr = isa.mr, c, strip
     for c in range(in_channels):
-        for tap in range(9):
-            for i in range(count):
-                g[tap * isa.mr + i] = weight[
-                    i * out_stride + c * in_stride + (8 - tap if flip else tap)
-                ]
-        isa.winograd_filter(g, u + c * isa.mr, u_step)
+        for strip in range((count + mr - 1) // mr):
+            isa.pack_mr(weight + strip * mr * out_stride + c * in_stride, out_stride,
+                        min(mr, count - strip * mr), 9, g)
+            isa.winograd_filter(&g[8 * mr if flip else 0], -mr if flip else mr,
+                                u + strip * POINTS * u_step + c * mr, u_step)
 
 
 cdef void transform_tiles(
@@ -69,7 +72,7 @@ cdef void transform_tiles(
 cdef void multiply_and_transform(
     const Kernels_F32 *isa, const float *u, Py_ssize_t u_step, const float *v, Py_ssize_t v_step,
     Py_ssize_t in_channels, Py_ssize_t filter_strips, Py_ssize_t tile_strips, Py_ssize_t channels,
-    const float *bias, const Segment *segments, Py_ssize_t n_segments,
+    const float *bias, int flags, const Segment *segments, Py_ssize_t n_segments,
     float *y, Py_ssize_t y_image_stride, Py_ssize_t height, Py_ssize_t width, float *m, float *rows
 ) noexcept nogil:
     """`channels` planes of y at one block of tiles."""
@@ -93,7 +96,7 @@ cdef void multiply_and_transform(
         for tiles in range(tile_strips):
             isa.winograd_output(
                 m + (tiles * filter_strips + channel // mr) * POINTS * micro + channel % mr * nr,
-                micro, bias[channel] if bias != NULL else 0, rows + tiles * 16 * nr,
+                micro, bias[channel] if bias != NULL else 0, flags, rows + tiles * 16 * nr,
             )
         for i in range(n_segments):
             s = segments + i
@@ -109,12 +112,12 @@ cdef void multiply_and_transform(
 
 def convolve(
     const float[:, :, :, ::1] x, const float[::1] weight, Py_ssize_t out_stride,
-    Py_ssize_t in_stride, bint flip, bias, float[:, :, :, ::1] y, offset,
+    Py_ssize_t in_stride, bint flip, bias, bint relu, float[:, :, :, ::1] y, offset,
     float[::1] u, float[::1] v, Py_ssize_t most_strips, int num_threads,
 ):
     """y[n, k, p, q] = bias[k] + sum of weight[k, c, r, s] * x[n, c, p + r + dy, q + s + dx].
 
-    (dy, dx) = `offset`; with `flip` the window is read backwards. `u` and `v` are scratch memory
+    (dy, dx) = `offset`; with `flip` the window is read backwards, with `relu` y is cut off below 0. `u` and `v` are scratch memory
     for the transformed filters, and for `most_strips` strips of transformed tiles; see
     `scratch_sizes`.
     """
@@ -157,10 +160,11 @@ def convolve(
         raise MemoryError(f"convolution: no memory for {num_threads} buffers of {size} elements")
 
     with nogil:
-        for i in prange(filter_strips, num_threads=num_threads, schedule="static"):
+        for i in prange(groups, num_threads=num_threads, schedule="static"):
+            c = i * CHANNEL_STRIPS
             transform_filters(
-                isa, w0 + i * mr * out_stride, out_stride, in_stride, flip, in_channels,
-                min(mr, out_channels - i * mr), u0 + i * POINTS * u_step, u_step,
+                isa, w0 + c * mr * out_stride, out_stride, in_stride, flip, in_channels,
+                min(CHANNEL_STRIPS * mr, out_channels - c * mr), u0 + c * POINTS * u_step, u_step,
             )
         for step in range((total + most_strips * nr - 1) // (most_strips * nr)):
             first = step * most_strips * nr
@@ -181,7 +185,8 @@ def convolve(
                     isa, u0 + c * POINTS * u_step, u_step, v0, v_step, in_channels,
                     min(<Py_ssize_t>CHANNEL_STRIPS, filter_strips - c), strips,
                     min(CHANNEL_STRIPS * mr, out_channels - c * mr),
-                    bias0 + c * mr if bias0 != NULL else NULL, segments, n_segments,
+                    bias0 + c * mr if bias0 != NULL else NULL, RECTIFY if relu else 0,
+                    segments, n_segments,
                     y0 + c * mr * height * width, out_channels * height * width, height, width,
                     mine, mine + m_size,
                 )

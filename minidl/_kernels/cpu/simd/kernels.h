@@ -66,9 +66,9 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         void (*gather)(const T *channel, const Window *window, ptrdiff_t dy, ptrdiff_t dx,        \
                        const Segment *segments, ptrdiff_t count, T *target);                      \
         /* the transforms of winograd.h */                                                        \
-        void (*winograd_filter)(const T *g, T *u, ptrdiff_t u_step);                              \
+        void (*winograd_filter)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step);            \
         void (*winograd_input)(const T *d, ptrdiff_t d_step, T *v, ptrdiff_t v_step);             \
-        void (*winograd_output)(const T *m, ptrdiff_t m_step, T bias, T *rows);                   \
+        void (*winograd_output)(const T *m, ptrdiff_t m_step, T bias, int flags, T *rows);        \
         void (*winograd_slope)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step);             \
         void (*winograd_weight)(const T *m, ptrdiff_t m_step, T *w);                              \
         /* rows [first, last) of one plane's output (backward: phase rows); see pool.h */         \

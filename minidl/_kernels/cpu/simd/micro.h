@@ -11,6 +11,11 @@
 #define INTS CAT(ints, SUFFIX)
 typedef T VEC __attribute__((vector_size(VL * sizeof(T)), aligned(sizeof(T)), may_alias));
 typedef INT INTS __attribute__((vector_size(VL * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define ROW CAT(row, SUFFIX) /* of a strip of A */
+typedef T ROW __attribute__((vector_size(MR * sizeof(T)), aligned(sizeof(T)), may_alias));
+
+/* Zero instead of what is not positive; NaN stays. The comparison is all ones or zero. */
+#define POSITIVE(x) ((VEC)((INTS)(x) & ~((x) <= (VEC){})))
 
 /* acc += a b over k steps. Row s of b starts at b + rows[s], or NR after the one before. */
 static inline __attribute__((always_inline)) void CAT(multiply, SUFFIX)(
@@ -67,8 +72,7 @@ static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, const T *b, const ptr
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 8
-            for (int v = 0; v < NV; ++v) /* the comparison is all ones or zero; NaN stays */
-                acc[i][v] = (VEC)((INTS)acc[i][v] & ~(acc[i][v] <= (VEC){}));
+            for (int v = 0; v < NV; ++v) acc[i][v] = POSITIVE(acc[i][v]);
         }
     }
 #pragma GCC unroll 8
@@ -222,3 +226,5 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
 #undef NR
 #undef VEC
 #undef INTS
+#undef ROW
+#undef POSITIVE

@@ -54,8 +54,10 @@ static inline void CAT(output_1d, SUFFIX)(const VEC *m, int m_step, VEC *y, int 
     y[3 * y_step] = A2 * odd_a + B2 * odd_b + m[5 * m_step];
 }
 
-/* rows[i][4 * tile + j] = (A' m A)[i][j] + bias for NR tiles; m holds 36 rows `m_step` apart. */
-static void CAT(winograd_output, SUFFIX)(const T *m, ptrdiff_t m_step, T bias, T *rows) {
+/* rows[i][4 * tile + j] = (A' m A)[i][j] + bias for NR tiles; m holds 36 rows `m_step` apart.
+ * With RECTIFY in `flags` it is cut off below 0. */
+static void CAT(winograd_output, SUFFIX)(const T *m, ptrdiff_t m_step, T bias, int flags,
+                                         T *rows) {
     typedef INT I __attribute__((vector_size(VL * sizeof(T)), unused)); /* not by Clang */
     for (ptrdiff_t lane = 0; lane < NR; lane += VL) {
         VEC in[36], half[24], out[16];
@@ -65,8 +67,9 @@ static void CAT(winograd_output, SUFFIX)(const T *m, ptrdiff_t m_step, T bias, T
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) CAT(output_1d, SUFFIX)(half + 6 * i, 1, out + 4 * i, 1);
         for (int i = 0; i < 4; ++i) { /* four columns of VL tiles become 4 VL pixels of a row */
-            const VEC a = out[4 * i] + bias, b = out[4 * i + 1] + bias;
-            const VEC c = out[4 * i + 2] + bias, d = out[4 * i + 3] + bias;
+            VEC a = out[4 * i] + bias, b = out[4 * i + 1] + bias;
+            VEC c = out[4 * i + 2] + bias, d = out[4 * i + 3] + bias;
+            if (flags & RECTIFY) a = POSITIVE(a), b = POSITIVE(b), c = POSITIVE(c), d = POSITIVE(d);
             const VEC low_ac = CAT(INTERLEAVE_LOW, VL)(I, a, c);
             const VEC high_ac = CAT(INTERLEAVE_HIGH, VL)(I, a, c);
             const VEC low_bd = CAT(INTERLEAVE_LOW, VL)(I, b, d);
@@ -80,27 +83,28 @@ static void CAT(winograd_output, SUFFIX)(const T *m, ptrdiff_t m_step, T bias, T
     }
 }
 
-static inline void CAT(filter_1d, SUFFIX)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step) {
-    for (int k = 0; k < MR; ++k) { /* MR filters */
-        const T g0 = g[k], g1 = g[g_step + k], g2 = g[2 * g_step + k];
-        const T even_a = A_SCALE * (g0 + A2 * g2), odd_a = A_SCALE * A1 * g1;
-        const T even_b = B_SCALE * (g0 + B2 * g2), odd_b = B_SCALE * B1 * g1;
-        u[k] = (1 / AB) * g0;
-        u[u_step + k] = even_a + odd_a;
-        u[2 * u_step + k] = even_a - odd_a;
-        u[3 * u_step + k] = even_b + odd_b;
-        u[4 * u_step + k] = even_b - odd_b;
-        u[5 * u_step + k] = g2;
-    }
+static inline void CAT(filter_1d, SUFFIX)(const ROW *g, int g_step, ROW *u, int u_step) {
+    const ROW g0 = g[0], g1 = g[g_step], g2 = g[2 * g_step];
+    const ROW even_a = A_SCALE * (g0 + A2 * g2), odd_a = A_SCALE * A1 * g1;
+    const ROW even_b = B_SCALE * (g0 + B2 * g2), odd_b = B_SCALE * B1 * g1;
+    u[0] = (1 / AB) * g0;
+    u[u_step] = even_a + odd_a;
+    u[2 * u_step] = even_a - odd_a;
+    u[3 * u_step] = even_b + odd_b;
+    u[4 * u_step] = even_b - odd_b;
+    u[5 * u_step] = g2;
 }
 
-/* u[xi] = (G g G')[xi] for MR filters: g holds 9 rows of MR, u gets 36 rows `u_step` apart. */
-static void CAT(winograd_filter, SUFFIX)(const T *g, T *u, ptrdiff_t u_step) {
-    T half[18 * MR];
-    for (int j = 0; j < 3; ++j)
-        CAT(filter_1d, SUFFIX)(g + j * MR, 3 * MR, half + j * MR, 3 * MR);
-    for (int i = 0; i < 6; ++i)
-        CAT(filter_1d, SUFFIX)(half + 3 * i * MR, MR, u + 6 * i * u_step, u_step);
+/* u[xi] = (G g G')[xi] for MR filters: g holds 9 rows `g_step` apart, u gets 36 rows `u_step`
+ * apart. A negative g_step turns the filters by half a turn. */
+static void CAT(winograd_filter, SUFFIX)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step) {
+    ROW in[9], half[18], out[36];
+    for (int i = 0; i < 9; ++i) in[i] = *(const ROW *)(g + i * g_step);
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; ++j) CAT(filter_1d, SUFFIX)(in + j, 3, half + j, 3);
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) CAT(filter_1d, SUFFIX)(half + 3 * i, 1, out + 6 * i, 1);
+    for (int i = 0; i < 36; ++i) *(ROW *)(u + i * u_step) = out[i];
 }
 
 static inline void CAT(slope_1d, SUFFIX)(const VEC *g, int g_step, VEC *u, int u_step) {
