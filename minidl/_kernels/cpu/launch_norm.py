@@ -149,7 +149,7 @@ def local_response_norm_backward(
         size // 2,
         alpha / size if alpha_over_n else alpha,
         beta,
-        np.empty_like(_rows(x)),
+        _rows(empty(x.shape, x.dtype)),
         _rows(dx),
         threads_for(x.size),
     )

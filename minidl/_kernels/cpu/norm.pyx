@@ -6,13 +6,14 @@ cache is still there when it is normalised. The order of summation depends on th
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport pow, powf, sqrt, sqrtf
+from libc.math cimport sqrt
 from libc.string cimport memset
 
 from .simd cimport MAX_LANES, minidl_kernels_f32, minidl_kernels_f64
 
-cdef enum:
-    TILE = 256  # pixels whose channels LRN works on together: they stay in the cache
+cdef extern from "kernels.h" nogil:
+    cdef enum:
+        LRN_TILE
 
 cdef struct Sums:
     double first[MAX_LANES]
@@ -195,27 +196,8 @@ def batch_norm_backward(
         )
 
 
-cdef void negative_power(
-    const floating *base, Py_ssize_t count, floating exponent, floating *result
-) noexcept nogil:
-    """result = base ** -exponent; the usual exponent 0.75 needs two square roots and no logarithm."""
-    cdef Py_ssize_t i
-    if exponent == <floating> 0.75:
-        for i in range(count):
-            if floating is float:
-                result[i] = 1 / (sqrtf(base[i]) * sqrtf(sqrtf(base[i])))
-            else:
-                result[i] = 1 / (sqrt(base[i]) * sqrt(sqrt(base[i])))
-    else:
-        for i in range(count):
-            if floating is float:
-                result[i] = powf(base[i], -exponent)
-            else:
-                result[i] = pow(base[i], -exponent)
-
-
 cdef inline Py_ssize_t tiles_of(Py_ssize_t pixels) noexcept nogil:
-    return (pixels + TILE - 1) // TILE
+    return (pixels + LRN_TILE - 1) // LRN_TILE
 
 
 def local_response(
@@ -223,36 +205,23 @@ def local_response(
     floating k, floating[:, :, ::1] y, floating[:, :, ::1] scale, int num_threads,
 ):
     """x (N, C, pixels) -> y and scale; neighbours are the channels c - before ... c + after."""
-    cdef Py_ssize_t task, image, first, pixels = x.shape[2], tiles = tiles_of(x.shape[2])
+    cdef Py_ssize_t task, image, first, count, step = x.shape[2], tiles = tiles_of(x.shape[2])
     for task in prange(
         x.shape[0] * tiles, nogil=True, schedule="static", num_threads=num_threads
     ):
         image = task // tiles
-        first = task % tiles * TILE
-        local_response_tile(
-            &x[image, 0, first], x.shape[1], pixels, min(<Py_ssize_t> TILE, pixels - first),
-            before, after, a, beta, k, &y[image, 0, first], &scale[image, 0, first],
-        )
-
-
-cdef void local_response_tile(
-    const floating *x, Py_ssize_t channels, Py_ssize_t pixels, Py_ssize_t count,
-    Py_ssize_t before, Py_ssize_t after, floating a, floating beta, floating k,
-    floating *y, floating *scale,
-) noexcept nogil:
-    cdef Py_ssize_t c, j, i
-    cdef floating total[TILE]
-    for c in range(channels):
-        for i in range(count):
-            total[i] = 0
-        for j in range(max(c - before, 0), min(c + after + 1, channels)):
-            for i in range(count):
-                total[i] += x[j * pixels + i] * x[j * pixels + i]
-        for i in range(count):
-            scale[c * pixels + i] = k + a * total[i]
-        negative_power(scale + c * pixels, count, beta, y + c * pixels)
-        for i in range(count):
-            y[c * pixels + i] *= x[c * pixels + i]
+        first = task % tiles * LRN_TILE
+        count = min(<Py_ssize_t> LRN_TILE, step - first)
+        if floating is float:
+            minidl_kernels_f32().respond(
+                &x[image, 0, first], x.shape[1], step, count, before, after, a, beta, k,
+                &y[image, 0, first], &scale[image, 0, first],
+            )
+        else:
+            minidl_kernels_f64().respond(
+                &x[image, 0, first], x.shape[1], step, count, before, after, a, beta, k,
+                &y[image, 0, first], &scale[image, 0, first],
+            )
 
 
 def local_response_backward(
@@ -261,37 +230,20 @@ def local_response_backward(
     floating[:, :, ::1] ratio, floating[:, :, ::1] dx, int num_threads,
 ):
     """dx (N, C, pixels); ratio is scratch of that shape, for dy * x * scale^(-beta - 1)."""
-    cdef Py_ssize_t task, image, first, pixels = x.shape[2], tiles = tiles_of(x.shape[2])
+    cdef Py_ssize_t task, image, first, count, step = x.shape[2], tiles = tiles_of(x.shape[2])
     for task in prange(
         x.shape[0] * tiles, nogil=True, schedule="static", num_threads=num_threads
     ):
         image = task // tiles
-        first = task % tiles * TILE
-        local_response_tile_backward(
-            &dy[image, 0, first], &x[image, 0, first], &scale[image, 0, first], x.shape[1], pixels,
-            min(<Py_ssize_t> TILE, pixels - first), before, after, a, beta,
-            &ratio[image, 0, first], &dx[image, 0, first],
-        )
-
-
-cdef void local_response_tile_backward(
-    const floating *dy, const floating *x, const floating *scale, Py_ssize_t channels,
-    Py_ssize_t pixels, Py_ssize_t count, Py_ssize_t before, Py_ssize_t after, floating a,
-    floating beta, floating *ratio, floating *dx,
-) noexcept nogil:
-    cdef Py_ssize_t c, j, i
-    cdef floating factor = 2 * a * beta
-    cdef floating total[TILE]
-    for c in range(channels):
-        negative_power(scale + c * pixels, count, beta, dx + c * pixels)
-        for i in range(c * pixels, c * pixels + count):
-            dx[i] *= dy[i]
-            ratio[i] = dx[i] * x[i] / scale[i]
-    for c in range(channels):
-        for i in range(count):
-            total[i] = 0
-        for j in range(max(c - before, 0), min(c + after + 1, channels)):
-            for i in range(count):
-                total[i] += ratio[j * pixels + i]
-        for i in range(count):
-            dx[c * pixels + i] -= factor * x[c * pixels + i] * total[i]
+        first = task % tiles * LRN_TILE
+        count = min(<Py_ssize_t> LRN_TILE, step - first)
+        if floating is float:
+            minidl_kernels_f32().respond_backward(
+                &dy[image, 0, first], &x[image, 0, first], &scale[image, 0, first], x.shape[1],
+                step, count, before, after, a, beta, &ratio[image, 0, first], &dx[image, 0, first],
+            )
+        else:
+            minidl_kernels_f64().respond_backward(
+                &dy[image, 0, first], &x[image, 0, first], &scale[image, 0, first], x.shape[1],
+                step, count, before, after, a, beta, &ratio[image, 0, first], &dx[image, 0, first],
+            )

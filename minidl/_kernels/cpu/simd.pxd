@@ -86,6 +86,11 @@ cdef extern from "kernels.h" nogil:
                               double *) noexcept nogil
         void (*normalise_backward)(const float *, const float *, const float *, Py_ssize_t, float, float,
                                    float, float, float *) noexcept nogil
+        void (*respond)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                        float, float, float, float *, float *) noexcept nogil
+        void (*respond_backward)(const float *, const float *, const float *, Py_ssize_t, Py_ssize_t,
+                                 Py_ssize_t, Py_ssize_t, Py_ssize_t, float, float, float *,
+                                 float *) noexcept nogil
 
     ctypedef struct Kernels_F64:
         Py_ssize_t mr
@@ -117,6 +122,11 @@ cdef extern from "kernels.h" nogil:
                               double *) noexcept nogil
         void (*normalise_backward)(const double *, const double *, const double *, Py_ssize_t, double, double,
                                    double, double, double *) noexcept nogil
+        void (*respond)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                        double, double, double, double *, double *) noexcept nogil
+        void (*respond_backward)(const double *, const double *, const double *, Py_ssize_t, Py_ssize_t,
+                                 Py_ssize_t, Py_ssize_t, Py_ssize_t, double, double, double *,
+                                 double *) noexcept nogil
 
     const char *minidl_instruction_set()
     const Kernels_F32 *minidl_kernels_f32()

@@ -9,6 +9,8 @@
 #define DOT (ROWS == 8 ? 5 : 3) /* DOT * DOT accumulators and the factors fit the registers */
 
 #define T float
+#define ROOT sqrtf
+#define POWER powf
 #define INT int32_t
 #define SUFFIX F32
 #if BYTES == 64
@@ -30,6 +32,8 @@
 #include "micro.h"
 const Kernels_F32 *CAT(EXPORT, f32)(void) { return &table_F32; }
 #undef T
+#undef ROOT
+#undef POWER
 #undef INT
 #undef SUFFIX
 #undef VL
@@ -38,6 +42,8 @@ const Kernels_F32 *CAT(EXPORT, f32)(void) { return &table_F32; }
 #undef LA_ROUNDS
 
 #define T double
+#define ROOT sqrt
+#define POWER pow
 #define INT int64_t
 #define SUFFIX F64
 #if BYTES == 64

@@ -45,6 +45,7 @@ typedef struct {
 
 enum { GOES_ON = 1, RECTIFY = 2 };
 #define MAX_LANES 16 /* elements of a vector */
+#define LRN_TILE 256 /* pixels whose channels local response normalisation works on together */
 
 #define DECLARE_KERNELS(T, NAME)                                                                  \
     typedef struct {                                                                              \
@@ -90,6 +91,12 @@ enum { GOES_ON = 1, RECTIFY = 2 };
                               double *sums, double *products);                                    \
         void (*normalise_backward)(const T *dy, const T *x, const T *y, ptrdiff_t count, T mean,  \
                                    T scale, T mean_dy, T slope, T *dx);                           \
+        /* of one tile; see response.h */                                                         \
+        void (*respond)(const T *x, ptrdiff_t channels, ptrdiff_t step, ptrdiff_t count,          \
+                        ptrdiff_t before, ptrdiff_t after, T a, T beta, T k, T *y, T *scale);     \
+        void (*respond_backward)(const T *dy, const T *x, const T *scale, ptrdiff_t channels,     \
+                                 ptrdiff_t step, ptrdiff_t count, ptrdiff_t before,               \
+                                 ptrdiff_t after, T a, T beta, T *ratio, T *dx);                  \
     } NAME;
 
 DECLARE_KERNELS(float, Kernels_F32)

@@ -195,6 +195,8 @@ static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_
 
 #include "norm.h"
 
+#include "response.h"
+
 static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     MR,
     NR,
@@ -220,6 +222,8 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(normalise, SUFFIX),
     CAT(add_gradients, SUFFIX),
     CAT(normalise_backward, SUFFIX),
+    CAT(respond, SUFFIX),
+    CAT(respond_backward, SUFFIX),
 };
 
 #undef NV
