@@ -26,6 +26,7 @@ USES_SIMD = {
     "conv_weight",
     "gemm",
     "norm",
+    "philox",
     "pool",
     "winograd",
     "winograd_weight",

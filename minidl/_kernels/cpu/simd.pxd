@@ -4,7 +4,7 @@ ctypedef fused real:
     float
     double
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 cdef extern from "kernels.h" nogil:
     cdef enum:
@@ -91,6 +91,8 @@ cdef extern from "kernels.h" nogil:
         void (*respond_backward)(const float *, const float *, const float *, Py_ssize_t, Py_ssize_t,
                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, float, float, float *,
                                  float *) noexcept nogil
+        void (*dropout)(const float *, Py_ssize_t, uint64_t, float, uint64_t, uint64_t,
+                        float *) noexcept nogil
 
     ctypedef struct Kernels_F64:
         Py_ssize_t mr
@@ -127,6 +129,8 @@ cdef extern from "kernels.h" nogil:
         void (*respond_backward)(const double *, const double *, const double *, Py_ssize_t, Py_ssize_t,
                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, double, double, double *,
                                  double *) noexcept nogil
+        void (*dropout)(const double *, Py_ssize_t, uint64_t, double, uint64_t, uint64_t,
+                        double *) noexcept nogil
 
     const char *minidl_instruction_set()
     const Kernels_F32 *minidl_kernels_f32()

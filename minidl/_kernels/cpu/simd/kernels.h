@@ -97,6 +97,8 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         void (*respond_backward)(const T *dy, const T *x, const T *scale, ptrdiff_t channels,     \
                                  ptrdiff_t step, ptrdiff_t count, ptrdiff_t before,               \
                                  ptrdiff_t after, T a, T beta, T *ratio, T *dx);                  \
+        void (*dropout)(const T *x, ptrdiff_t count, uint64_t threshold, T scale, uint64_t seed,  \
+                        uint64_t counter, T *y);                                                  \
     } NAME;
 
 DECLARE_KERNELS(float, Kernels_F32)

@@ -197,6 +197,8 @@ static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_
 
 #include "response.h"
 
+#include "dropout.h"
+
 static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     MR,
     NR,
@@ -224,6 +226,7 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(normalise_backward, SUFFIX),
     CAT(respond, SUFFIX),
     CAT(respond_backward, SUFFIX),
+    CAT(dropout, SUFFIX),
 };
 
 #undef NV
