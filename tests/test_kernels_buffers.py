@@ -1,6 +1,8 @@
 """Memory of results that is used again."""
 
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -61,3 +63,20 @@ def test_blocks_that_the_garbage_collector_frees_come_back():
 def test_impossible_size_is_a_memory_error():
     with pytest.raises(MemoryError, match="no memory for an array of"):
         buffers.empty((1 << 50,), np.float64)
+
+
+# In a process of its own, where no other arrays lie in between.
+NEIGHBOURS = """
+import numpy as np
+import minidl._kernels.cpu.buffers as buffers
+
+arrays = [buffers.empty((300_000,), np.float32) for _ in range(4)]
+where = [array.__array_interface__["data"][0] for array in arrays]
+del arrays[1:3]
+arrays.append(buffers.empty((600_000,), np.float32))  # as large as both together
+print(arrays[2].__array_interface__["data"][0] == where[1])
+"""
+
+
+def test_gaps_join_and_serve_arrays_of_other_sizes():
+    assert subprocess.check_output([sys.executable, "-c", NEIGHBOURS], text=True) == "True\n"
