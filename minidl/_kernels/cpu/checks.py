@@ -28,6 +28,8 @@ def as_kernel_array(op: str, name: str, array: Any, ndim: int | None = None) -> 
         raise ValueError(
             f"{op}: {name} must have {ndim} dimensions, got {array.ndim} (shape {array.shape})"
         )
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
     return np.require(array, requirements=["C", "A"])
 
 
