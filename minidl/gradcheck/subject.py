@@ -347,7 +347,9 @@ def _as_tensor(i: int, entry: Any) -> Tensor:
 
 
 def _own_copy(array: Any) -> Any:
-    return array_namespace(array).array(array, dtype=np.float64, order="C", copy=True)
+    own = array_namespace(array).empty(array.shape, dtype=np.float64)  # contiguous
+    own[...] = array
+    return own
 
 
 def _like(array: Any, output: Any) -> Any:
