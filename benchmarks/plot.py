@@ -43,6 +43,8 @@ def draw_bars(path: Path, results: Sequence[Result], works: Sequence[str], ceili
     for panel, work in zip(panels, works, strict=True):
         for index, mode in enumerate(modes):
             chosen = [r for r in results if r.work == work and mode in r.seconds]
+            if not chosen:
+                continue
             rows = [names.index(result.name) for result in chosen]
             bars = panel.barh(
                 [row - 0.4 + (index + 0.5) * height for row in rows],
