@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .autograd import Function
     from .tensor import Tensor
 
-__all__ = ["Due", "compute_waiting", "extend_waiting", "in_forward", "may_wait", "wait"]
+__all__ = ["Due", "compute_waiting", "extend_waiting", "in_forward", "may_wait", "thread", "wait"]
 
 
 class _Thread(threading.local):
@@ -36,16 +36,16 @@ class _Thread(threading.local):
     chain: _Chain | None = None  # what waits
 
 
-_thread = _Thread()
+thread = _Thread()
 
 
 class _InForward:
     def __enter__(self) -> None:
-        _thread.depth += 1
+        thread.depth += 1
 
     def __exit__(self, *error: object) -> None:
-        _thread.depth -= 1
-        if _thread.depth == 0:
+        thread.depth -= 1
+        if thread.depth == 0:
             compute_waiting()
 
 
@@ -54,23 +54,23 @@ in_forward = _InForward()  # `with in_forward:` results may wait, at most until 
 
 def may_wait(node: Function, arrays: list[Any]) -> bool:
     """Whether the result of `node` on `arrays` can be computed later, maybe with what follows."""
-    return bool(_thread.depth and node.epilogues) and not isinstance(arrays[0], ShapeArray)
+    return bool(thread.depth and node.epilogues) and not isinstance(arrays[0], ShapeArray)
 
 
 def wait(node: Function, inputs: tuple[Tensor, ...], arrays: list[Any]) -> Tensor:
     """The result of `node`, to be computed later; nothing may wait already."""
-    _thread.chain = _Chain(node, inputs, arrays)
-    return _thread.chain.last
+    thread.chain = _Chain(node, inputs, arrays)
+    return thread.chain.last
 
 
 def extend_waiting(node: Function, inputs: tuple[Tensor, ...]) -> Tensor | None:
     """The result of `node`, to be computed with what waits; None if that cannot be."""
-    return None if _thread.chain is None else _thread.chain.extend(node, inputs)
+    return None if thread.chain is None else thread.chain.extend(node, inputs)
 
 
 def compute_waiting() -> None:
     """Compute what waits in this thread, if anything does."""
-    chain, _thread.chain = _thread.chain, None
+    chain, thread.chain = thread.chain, None
     if chain is not None:
         chain.compute()
 

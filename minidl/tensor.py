@@ -21,7 +21,7 @@ from ._kernels import array_namespace, is_array, is_on_gpu
 from .autograd import Function, HookHandle, Version, is_grad_enabled, run_backward
 from .device import check_same_device, device_of, namespace_on, to_device
 from .dtypes import bool_, float32, int64, is_floating
-from .fusion import Due, compute_waiting
+from .fusion import Due, compute_waiting, thread
 
 __all__ = [
     "Tensor",
@@ -219,11 +219,13 @@ class Tensor:
         Whoever writes into the array itself (`t.data[...] = ...`, a kernel) calls
         `_bump_version()` afterwards, so that `backward` can notice.
         """
-        compute_waiting()
-        if isinstance(self.stored, Due):  # waits in another thread
-            self.stored.chain.compute()
-        if is_on_gpu(self.stored):
-            self.stored.device.use()
+        if thread.chain is not None:
+            compute_waiting()
+        if type(self.stored) is not np.ndarray:  # asked for so often that the usual goes first
+            if isinstance(self.stored, Due):  # waits in another thread
+                self.stored.chain.compute()
+            if is_on_gpu(self.stored):
+                self.stored.device.use()
         return self.stored
 
     @data.setter
@@ -245,12 +247,12 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """The size of every axis."""
-        return tuple(self.stored.shape)
+        return self.stored.shape
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return int(self.stored.ndim)
+        return self.stored.ndim
 
     @property
     def size(self) -> int:

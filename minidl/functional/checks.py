@@ -38,15 +38,14 @@ def check_floating(op: str, optional: Sequence[str] = (), **arguments: Any) -> N
     TypeError: conv2d: all tensors must have one dtype, got input float64, weight float32
     """
     check_tensors(op, optional, **arguments)
-    tensors = {name: tensor for name, tensor in arguments.items() if tensor is not None}
-    for name, tensor in tensors.items():
-        if not is_floating(tensor.dtype):
+    dtypes = {name: tensor.dtype for name, tensor in arguments.items() if tensor is not None}
+    for name, dtype in dtypes.items():
+        if not is_floating(dtype):
             raise TypeError(
-                f"{op}: {name} must be floating-point, got {tensor.dtype}; convert with "
-                f"to(md.float32)"
+                f"{op}: {name} must be floating-point, got {dtype}; convert with to(md.float32)"
             )
-    if len({tensor.dtype for tensor in tensors.values()}) > 1:
-        found = ", ".join(f"{name} {tensor.dtype}" for name, tensor in tensors.items())
+    if len(set(dtypes.values())) > 1:
+        found = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         raise TypeError(f"{op}: all tensors must have one dtype, got {found}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._kernels import kernels_for
-from ..autograd import Function, is_grad_enabled, no_grad
+from ..autograd import Function, is_grad_enabled
 from ..precision import raised
 from ..tensor import Tensor
 from .checks import check_floating, check_images
@@ -198,10 +198,12 @@ def batch_norm(
     return BatchNorm(eps, (running_mean, running_var), momentum).apply(x, *affine)
 
 
-@no_grad()
 def _update_running(running: Tensor | None, batch: Any, momentum: float) -> None:
     if running is not None:
-        running.mul_(1 - momentum).add_(batch * momentum)
+        array = running.data
+        array *= 1 - momentum
+        array += batch * momentum
+        running._bump_version()
 
 
 def local_response_norm(
