@@ -30,7 +30,8 @@ __device__ inline void copy_async(unsigned *to, const void *from, bool exists) {
 #if PTX
     const unsigned address = (unsigned)__cvta_generic_to_shared(to), size = exists ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from),
-                 "r"(size));
+                 "r"(size)
+                 : "memory");
 #else
     for (int i = 0; i < 4; ++i) to[i] = exists ? static_cast<const unsigned *>(from)[i] : 0;
 #endif
@@ -39,14 +40,14 @@ __device__ inline void copy_async(unsigned *to, const void *from, bool exists) {
 /* Closes a group of this thread's copies. */
 __device__ inline void close_group() {
 #if PTX
-    asm volatile("cp.async.commit_group;\n");
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
 #endif
 }
 
 /* Waits until at most `PENDING` of this thread's groups are under way. */
 template <int PENDING> __device__ inline void wait_groups() {
 #if PTX
-    asm volatile("cp.async.wait_group %0;\n" ::"n"(PENDING));
+    asm volatile("cp.async.wait_group %0;\n" ::"n"(PENDING) : "memory");
 #endif
 }
 
