@@ -270,6 +270,7 @@ def test_plant_refuses_an_edit_that_does_not_fit() -> None:
         plant(exercise, mistake)
 
 
+@pytest.mark.slow
 def test_the_capstone_learns_with_right_answers_and_not_with_wrong_ones(
     folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:

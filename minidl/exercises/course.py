@@ -136,7 +136,7 @@ def gradescope_results(graded: dict[str, Any]) -> dict[str, Any]:
     tests = []
     for entry in graded["exercises"]:
         fields = {key: entry[key] for key in Verdict.__dataclass_fields__}
-        fields["ladder"], fields["worst"] = [], ""  # shapes and numbers stay private
+        fields |= {"ladder": [], "worst": "", "printed": ""}  # shapes and numbers stay private
         lines = show.verdict_lines(Verdict(**fields))[1:]
         tests.append(
             {

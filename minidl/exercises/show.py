@@ -52,9 +52,9 @@ def brief_lines(verdict: Verdict) -> list[Line]:
     number = f"{exercise.number}  " if exercise else ""
     title = f"{number}{verdict.exercise}: {verdict.status}"
     text = verdict.headline
-    names = exercise.outputs if exercise else ()
-    if text.partition(" ")[0] not in names:
-        text = text[:1].upper() + text[1:]
+    first = text.partition(" ")[0]
+    is_name = first in (exercise.outputs if exercise else ()) or (len(first) == 1 and first != "a")
+    text = text if is_name else text[:1].upper() + text[1:]
     text += "" if text.endswith((".", "?", "!")) else "."
     return [(STYLES[verdict.status], title), *wrap(text, "bold")]
 
