@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from minidl.exercises import check
+from minidl.exercises.catalogue import EXERCISES
+from minidl.exercises.sources import plant
 
 
 def forward_difference(f, x, h):  # type: ignore[no-untyped-def]
@@ -260,3 +262,41 @@ def test_a_notebook_shows_report_and_heat_map() -> None:
     not_started = check("linear_backward", lambda d, x, w: 1 / 0)
     assert not_started.verdict.status == "crashed"
     assert not_started.report is None
+
+
+WITHOUT_GRADIENT = {
+    "conv_out_size",
+    "conv2d_naive",
+    "im2col",
+    "batchnorm_forward",
+    "sgd_momentum_step",
+}
+# Wrong answers whose gradient is no wrong one, and those that raise an error.
+RIGHT_GRADIENT = {"loss-not-averaged", "ties-shared", "last-winner"}
+NO_GRADIENT = {"recursion", "dx-by-the-transpose"}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_gradient_has_a_report_that_agrees_with_the_verdict(name: str) -> None:
+    exercise = EXERCISES[name]
+    report = check(name, exercise.solution).report
+    assert (report is None) == (name in WITHOUT_GRADIENT)
+    if report is None:
+        return
+    assert report.status == "passed", report
+    mistake = exercise.mistakes[0]
+    report = check(name, plant(exercise, mistake)).report
+    assert report is not None
+    assert report.status == "failed", report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EXERCISES if name not in WITHOUT_GRADIENT])
+def test_every_planted_mistake_fails_the_gradient_check_too(name: str) -> None:
+    exercise = EXERCISES[name]
+    for mistake in exercise.mistakes:
+        report = check(name, plant(exercise, mistake)).report
+        assert (report is None) == (mistake.name in NO_GRADIENT)
+        if report is not None:
+            right = mistake.name in RIGHT_GRADIENT
+            assert (report.status != "failed") == right, (mistake.name, str(report))

@@ -148,6 +148,18 @@ def _expected(graph, leaves):
     return np.array([float(node.grad.data) for node in nodes])
 
 
+def _pair(function, graph, leaves):
+    def forward(leaves):
+        return _grow([Node(value) for value in leaves], graph)[-1].value
+
+    def topo_backward(upstream, leaves):
+        nodes = _grow([Node(value) for value in leaves], graph)
+        function(nodes[-1])
+        return upstream * np.array([node.grad for node in nodes[: len(leaves)]])
+
+    return (forward, topo_backward), np.array(leaves)
+
+
 EXERCISE = Exercise(
     number=2,
     title="the backward walk through a graph",
@@ -164,6 +176,7 @@ EXERCISE = Exercise(
     },
     call=_call,
     expected=_expected,
+    pair=_pair,
     outputs=("the nodes' grad",),
     hints=(
         "First find an order in which every node stands behind all nodes that use it; then go "

@@ -59,6 +59,16 @@ def _expected(g, shape):
     return gradients(lambda x: F.broadcast_to(x, g.shape), g, np.zeros(shape))[0]
 
 
+def _pair(function, g, shape):
+    def forward(x):
+        return np.broadcast_to(x, g.shape)
+
+    def unbroadcast(upstream, x):
+        return function(upstream, shape)
+
+    return (forward, unbroadcast), np.ones(shape)
+
+
 EXERCISE = Exercise(
     number=3,
     title="undoing a broadcast",
@@ -75,6 +85,7 @@ EXERCISE = Exercise(
         "a single number: () to (A, B)": {"shape": "AB|"},
     },
     expected=_expected,
+    pair=_pair,
     outputs=("gradient",),
     hints=(
         "Which axes of g does the small shape not have, and which has it with size 1? Those "

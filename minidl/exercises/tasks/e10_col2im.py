@@ -23,6 +23,7 @@ What falls into the padding is dropped: those zeros were nobody's pixels.
 import numpy as np
 
 from ... import functional as F
+from ...tensor import Tensor
 from ..format import CHAPTERS, Exercise, Mistake
 from ..oracle import gradients
 from .e07_conv_out_size import conv_out_size
@@ -70,6 +71,16 @@ def _expected(cols, shape, k, s, p):
     return gradients(lambda x: F.im2col(x, k, stride=s, padding=p), cols, np.zeros(shape))[0]
 
 
+def _pair(function, cols, shape, k, s, p):
+    def forward(x):
+        return F.im2col(Tensor(x), k, stride=s, padding=p).data
+
+    def col2im(upstream, x):
+        return function(upstream, shape, k, s, p)
+
+    return (forward, col2im), np.ones(shape)
+
+
 EXERCISE = Exercise(
     number=10,
     title="columns back into an image",
@@ -79,6 +90,7 @@ EXERCISE = Exercise(
     make=_make,
     cases=LADDER,
     expected=_expected,
+    pair=_pair,
     outputs=("image",),
     hints=(
         "Your im2col read x[...slice...] into cols[:, :, i, j]. Now the arrow points the other "

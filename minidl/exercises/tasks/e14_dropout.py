@@ -64,6 +64,20 @@ def _expected(x, p, rng, train):
     return x * slope, slope
 
 
+def _pair(function, x, p, rng, train):
+    """Every call draws the same mask."""
+    _, right = _expected(x, p, rng, train)
+
+    def forward(x):
+        return x * right
+
+    def dropout(upstream, x):
+        _, slope = function(x, p, np.random.default_rng(rng), train)
+        return upstream * slope
+
+    return (forward, dropout), x
+
+
 EXERCISE = Exercise(
     number=14,
     title="dropout",
@@ -79,6 +93,7 @@ EXERCISE = Exercise(
     },
     call=_call,
     expected=_expected,
+    pair=_pair,
     outputs=("y", "slope"),
     hints=(
         "What factor does each element meet when it is dropped, when it is kept, and in "

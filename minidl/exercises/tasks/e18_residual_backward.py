@@ -26,6 +26,7 @@ Your linear_backward and relu_backward do most of it.
 import numpy as np
 
 from ... import functional as F
+from ...tensor import Tensor
 from ..format import CHAPTERS, Exercise, Mistake, distinct
 from ..oracle import gradients
 from .e04_linear_backward import linear_backward
@@ -74,14 +75,26 @@ def _call(function, args):
     return results
 
 
-def _expected(d, x, w1, w2, proj):
-    def block(x, w1, w2, *proj):
-        skip = F.linear(x, proj[0]) if proj else x
-        return F.linear(F.relu(F.linear(x, w1)), w2) + skip
+def _block(x, w1, w2, proj=None):
+    skip = x if proj is None else F.linear(x, proj)
+    return F.linear(F.relu(F.linear(x, w1)), w2) + skip
 
+
+def _expected(d, x, w1, w2, proj):
     if proj is None:
-        return *gradients(block, d, x, w1, w2), np.zeros(0)
-    return gradients(block, d, x, w1, w2, proj)
+        return *gradients(_block, d, x, w1, w2), np.zeros(0)
+    return gradients(_block, d, x, w1, w2, proj)
+
+
+def _pair(function, d, x, w1, w2, proj):
+    def forward(x, w1, w2, proj=None):
+        return _block(*(Tensor(a) for a in (x, w1, w2, proj) if a is not None)).data
+
+    def residual_backward(upstream, x, w1, w2, proj=None):
+        dx, dw1, dw2, dproj = function(upstream, x, w1, w2, proj)
+        return (dx, dw1, dw2) if proj is None else (dx, dw1, dw2, dproj)
+
+    return (forward, residual_backward), (x, w1, w2) if proj is None else (x, w1, w2, proj)
 
 
 EXERCISE = Exercise(
@@ -99,6 +112,7 @@ EXERCISE = Exercise(
     },
     call=_call,
     expected=_expected,
+    pair=_pair,
     outputs=("dx", "dw1", "dw2", "dproj"),
     hints=(
         "Go backwards through each of the two ways from y to x on its own. Where do they meet, "

@@ -59,6 +59,16 @@ def _expected(d, sizes):
     return gradients(lambda *parts: F.concat(parts, 1), d, *parts)
 
 
+def _pair(function, d, sizes):
+    def forward(part_1, part_2, part_3, part_4):
+        return np.concatenate([part_1, part_2, part_3, part_4], axis=1)
+
+    def concat_backward(upstream, *parts):
+        return tuple(function(upstream, sizes))
+
+    return (forward, concat_backward), tuple(np.split(d, np.cumsum(sizes)[:-1], axis=1))
+
+
 EXERCISE = Exercise(
     number=19,
     title="concatenation",
@@ -73,6 +83,7 @@ EXERCISE = Exercise(
     },
     call=_call,
     expected=_expected,
+    pair=_pair,
     outputs=("part 1", "part 2", "part 3", "part 4"),
     hints=(
         "Which channels of y came from the second part, if the first has 128 and the second 192?",
