@@ -162,7 +162,7 @@ def conv2d_input_grad(
     _, c_per_group, r, s = weight.shape
     h, w = input_shape[2:]
     if launch_winograd.applies(
-        dy.shape[0], dy.dtype, weight.shape, stride, dilation, groups, (h, w)
+        dy.shape[0], dy.dtype, (c_per_group, len(weight), r, s), stride, dilation, groups, (h, w)
     ):
         dx = empty(input_shape, dy.dtype)
         top, bottom, left, right = (2 - before for before in padding)
@@ -211,7 +211,14 @@ def conv2d_weight_grad(
         return np.zeros(weight_shape, dy.dtype)
     dw = empty(weight_shape, dy.dtype)
     if launch_winograd.applies(
-        dy.shape[0], dy.dtype, tuple(weight_shape), stride, dilation, groups, dy.shape[2:]
+        dy.shape[0],
+        dy.dtype,
+        tuple(weight_shape),
+        stride,
+        dilation,
+        groups,
+        dy.shape[2:],
+        launch_winograd.weight_gains,
     ):
         launch_winograd.weight_gradient(dy, x, padding, dw)
         return dw

@@ -1,5 +1,7 @@
 """Launch layer of Winograd's convolution: when it applies, and its scratch memory."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 import minidl._kernels.cpu.winograd as winograd
@@ -17,16 +19,19 @@ Array = np.ndarray
 # Bytes of transformed tiles that are worked on at once. They should stay in the cache, but all
 # transformed filters pass by once for each such block: wide layers want larger ones.
 FEWEST_BYTES, MOST_BYTES = 4 << 20, 16 << 20
-# Processor cycles, measured once and rounded, by which `gains` compares: of the micro-kernel for a
-# vector of multiply-accumulates, and of the transforms of one filter and of one tile of a channel.
+# Processor cycles, measured once and rounded, by which shapes are judged: a multiply-accumulate of
+# vectors in the product of packed factors, and in the direct convolution and weight gradient; the
+# transforms of a filter, and of a tile of one channel, there and back.
 VECTOR = 16
-PRODUCT, FILTER, TILE_IN, TILE_OUT = 0.5, 60, 70, 40
+PRODUCT, DIRECT, DIRECT_WEIGHT = 0.5, 0.5, 0.75
+FILTER, TILE_IN, TILE_OUT = 60, 70, 40
+FILTER_BACK, TILE_OF_INPUT, TILE_OF_SLOPE = 80, 150, 100
 # Tiles are multiplied so many at a time.
 STRIP = 48
 
 
 def gains(n: int, in_channels: int, out_channels: int, output_size: Pair) -> bool:
-    """Whether Winograd's way is the faster one, as far as shapes tell.
+    """Whether Winograd's convolution is the faster one, as far as shapes tell.
 
     It is not for few channels, where transforms cost more than the multiplications they save, nor
     for few pixels, where transforming the filters does.
@@ -35,9 +40,25 @@ def gains(n: int, in_channels: int, out_channels: int, output_size: Pair) -> boo
     filters = in_channels * out_channels
     tiles = n * -(-p // 4) * -(-q // 4)
     tiles = -(-tiles // STRIP) * STRIP
-    direct = PRODUCT / VECTOR * 9 * filters * n * p * q
+    direct = DIRECT / VECTOR * 9 * filters * n * p * q
     product = PRODUCT / VECTOR * 36 * filters * tiles
     transforms = FILTER * filters + tiles * (TILE_IN * in_channels + TILE_OUT * out_channels)
+    return product + transforms < direct
+
+
+def weight_gains(n: int, in_channels: int, out_channels: int, output_size: Pair) -> bool:
+    """The same for the weight's gradient.
+
+    No filter is transformed before the product, and the direct way works on the zeros between
+    lines too.
+    """
+    p, q = output_size
+    filters = in_channels * out_channels
+    tiles = n * -(-p // 4) * -(-q // 4)
+    direct = DIRECT_WEIGHT / VECTOR * 9 * filters * n * (p + 1) * (q + 1)
+    product = PRODUCT / VECTOR * 36 * filters * tiles
+    transforms = FILTER_BACK * filters
+    transforms += tiles * (TILE_OF_INPUT * in_channels + TILE_OF_SLOPE * out_channels)
     return product + transforms < direct
 
 
@@ -49,6 +70,7 @@ def applies(
     dilation: Pair,
     groups: int,
     output_size: Pair,
+    gains: Callable[[int, int, int, Pair], bool] = gains,
 ) -> bool:
     """Whether a convolution of `n` images goes this way: if it can, and is told to or gains by it.
 
