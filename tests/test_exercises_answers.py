@@ -8,6 +8,7 @@ import pytest
 
 from minidl.exercises import check
 from minidl.exercises.catalogue import EXERCISES
+from minidl.exercises.checking import check_function
 from minidl.exercises.sources import plant
 
 
@@ -193,9 +194,9 @@ ANSWERS = {
 def test_a_mistake_is_named_however_the_answer_is_written(name: str) -> None:
     answer, mistakes = ANSWERS[name]
     for seed in (0, 1, 2):
-        checked = check(name, answer, seed)
-        assert not checked.ok
-        assert checked.verdict.mistakes == mistakes
+        verdict = check_function(EXERCISES[name], answer, seed)
+        assert verdict.exit_code > 0
+        assert verdict.mistakes == mistakes
 
 
 def test_the_first_wrong_rung_is_explained_though_a_later_one_has_its_own_trouble() -> None:
@@ -277,17 +278,10 @@ NO_GRADIENT = {"recursion", "dx-by-the-transpose"}
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_every_gradient_has_a_report_that_agrees_with_the_verdict(name: str) -> None:
-    exercise = EXERCISES[name]
-    report = check(name, exercise.solution).report
+def test_every_gradient_has_a_report_and_right_ones_pass(name: str) -> None:
+    report = check(name, EXERCISES[name].solution).report
     assert (report is None) == (name in WITHOUT_GRADIENT)
-    if report is None:
-        return
-    assert report.status == "passed", report
-    mistake = exercise.mistakes[0]
-    report = check(name, plant(exercise, mistake)).report
-    assert report is not None
-    assert report.status == "failed", report
+    assert report is None or report.status == "passed", report
 
 
 @pytest.mark.slow

@@ -20,13 +20,13 @@ def name_mistakes(
     Either one mistake that does the same in all cases, or one for each result that is wrong, which
     does the same in the first case where that result is wrong and in most of them.
     """
-    banks = {
-        mistake.name: {
-            label: run_case(exercise, plant(exercise, mistake), exercise.arguments(label, seed))
+    banks = {}
+    for mistake in exercise.mistakes:
+        planted = plant(exercise, mistake)
+        banks[mistake.name] = {
+            label: run_case(exercise, planted, exercise.arguments(label, seed))
             for label in exercise.cases
         }
-        for mistake in exercise.mistakes
-    }
     for mistake in exercise.mistakes:
         bank = banks[mistake.name]
         if all(_alike(outcomes[label], bank[label], exercise) for label in exercise.cases):
