@@ -1,6 +1,7 @@
 """`python -m minidl.exercises`: write backward passes, and be told what is wrong with them."""
 
 import argparse
+import contextlib
 import difflib
 import signal
 import sys
@@ -178,16 +179,23 @@ def _watch(options: argparse.Namespace) -> int:
     contents = _contents(folder)
     due = [folder.next()]
     try:
-        while folder.of(capstone.NAME).status != PASSED:
+        while True:
+            folder = Folder(folder.path)  # hints may have been asked for meanwhile
             for name in due:
                 verdict = check(folder, name, options.seconds, options.seed)
                 show.emit([("", ""), *show.verdict_lines(verdict)])
                 show.emit(show.next_lines(folder, verdict))
-            due = [capstone.NAME] if folder.next() == capstone.NAME else []
-            while not due and folder.next() != capstone.NAME:
+            if folder.next() == capstone.NAME:
+                if folder.of(capstone.NAME).status == PASSED:
+                    break
+                if capstone.NAME not in due:
+                    due = [capstone.NAME]
+                    continue
+            before = contents
+            while contents == before:
                 time.sleep(POLL_SECONDS)
-                before, contents = contents, _contents(folder)
-                due = [name for name in contents if contents[name] != before[name]]
+                contents = _contents(folder)
+            due = [name for name in contents if contents[name] != before[name]]
     except KeyboardInterrupt:
         print()
     return 0
@@ -195,8 +203,11 @@ def _watch(options: argparse.Namespace) -> int:
 
 def _contents(folder: Folder) -> dict[str, bytes]:
     """What stands in each file; nothing where an editor is just replacing it."""
-    files = {name: folder.file(exercise) for name, exercise in EXERCISES.items()}
-    return {name: file.read_bytes() if file.exists() else b"" for name, file in files.items()}
+    contents = dict.fromkeys(EXERCISES, b"")
+    for name, exercise in EXERCISES.items():
+        with contextlib.suppress(FileNotFoundError):
+            contents[name] = folder.file(exercise).read_bytes()
+    return contents
 
 
 def _hint(options: argparse.Namespace) -> int:

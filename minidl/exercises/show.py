@@ -35,7 +35,7 @@ def emit(lines: Iterable[Line]) -> None:
             console.print(Text(text, style), soft_wrap=True)
     else:
         for _, text in lines:
-            print(text)
+            print(text, flush=True)  # `watch | tee` shows each verdict at once
 
 
 def wrap(text: str, style: str = "", indent: str = "  ") -> list[Line]:
