@@ -54,6 +54,7 @@ def test_a_class_is_graded_by_one_command(
     submit(tmp_path / "in/ada", linear_backward=answer(linear), im2col=answer(im2col))
     # Its own conv_out_size is wrong, which is not held against im2col.
     submit(tmp_path / "in/ben", conv_out_size="x = 1", im2col=answer(im2col))
+    (tmp_path / "in/ben" / linear.file).mkdir()
     wrong = answer(linear).replace("d.sum(axis=0)", "d.mean(axis=0)")
     submit(tmp_path / "in/cy", linear_backward=wrong, im2col="import minidl")
     command = ["grade", str(tmp_path / "in"), "--course", str(course), "--jobs", "2"]

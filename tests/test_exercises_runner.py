@@ -204,6 +204,19 @@ def test_solution_diff_and_reset(folder: Folder, capsys: pytest.CaptureFixture[s
     assert len(list(folder.path.glob("*.bak"))) == 1
 
 
+def test_a_file_that_is_no_text_can_be_compared_and_reset(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder.file(EXERCISES["linear_backward"])
+    file.write_bytes(b"\xff\xfe")
+    assert main(["check", "4"]) == 3
+    assert main(["diff", "4"]) == 0
+    assert main(["reset", "4"]) == 0
+    assert "your answer is kept" in capsys.readouterr().out
+    assert file.with_suffix(".1.bak").read_bytes() == b"\xff\xfe"
+    assert main(["check", "4"]) == 2
+
+
 def test_starting_again_overwrites_nothing(folder: Folder) -> None:
     file = folder.file(EXERCISES["linear_backward"])
     file.write_text("# mine\n")
@@ -314,6 +327,11 @@ def test_what_cannot_be_done_is_one_line(
         (["check", "99"], "`list` shows them"),
         (["check", "--dir", "/nowhere"], "is no folder of exercises"),
         (["check", "--seconds", "0"], "expected a number of seconds > 0"),
+        (["check", "--seed", "-1"], "expected a whole number from 0, got '-1'"),
+        (["check", "4", "--all"], "name one exercise or take --all"),
+        (["hint", "residual"], "did you mean 'residual_backward'?"),
+        (["reset", "capstone"], "nothing is to be filled in"),
+        (["start", STATE_FILE], f"{STATE_FILE}: File exists"),
     ]:
         with pytest.raises(SystemExit) as exit_info:
             main(command)

@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--seconds", type=_positive, help=f"time limit of a check (default: {SECONDS:g})"
         )
-        added.add_argument("--seed", type=int, default=0, help="other numbers and shapes")
+        added.add_argument("--seed", type=_seed, default=0, help="other numbers and shapes")
     export = command("export-course", "for lecturers: write a course folder")
     export.add_argument("folder", help="a new folder")
     grading = command("grade", "for lecturers: grade a folder of submissions")
@@ -90,6 +90,12 @@ def _positive(text: str) -> float:
     return value
 
 
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status.
 
@@ -103,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         return COMMANDS[options.command](options)
-    except (FolderError, ValueError, OSError) as error:
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (FolderError, ValueError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         print()
@@ -155,6 +163,8 @@ def check(folder: Folder, name: str, seconds: float | None, seed: int = 0) -> Ve
 
 def _check(options: argparse.Namespace) -> int:
     folder = Folder.find(options.folder)
+    if options.all and options.name:
+        raise ValueError(f"check: name one exercise or take --all, got {options.name} and --all")
     if options.all:
         verdicts = []
         for name in (*EXERCISES, capstone.NAME):
@@ -210,8 +220,18 @@ def _contents(folder: Folder) -> dict[str, bytes]:
     return contents
 
 
+def _to_fill_in(name: str) -> Exercise:
+    """An exercise by name; the capstone has no hints, no solution and no stub."""
+    if name == capstone.NAME:
+        raise ValueError(
+            f"the {name} is {capstone.FILE}, where nothing is to be filled in: it calls your "
+            f"answers, and `check {name}` runs it"
+        )
+    return find(name)
+
+
 def _hint(options: argparse.Namespace) -> int:
-    exercise = find(options.name)
+    exercise = _to_fill_in(options.name)
     folder = _folder_if_any(options)
     level = options.level or (min(folder.of(exercise.name).hint + 1, 3) if folder else 1)
     show.emit(show.hint_lines(exercise, level))
@@ -222,7 +242,7 @@ def _hint(options: argparse.Namespace) -> int:
 
 
 def _solution(options: argparse.Namespace) -> int:
-    exercise = find(options.name)
+    exercise = _to_fill_in(options.name)
     _remember_solution(_folder_if_any(options), exercise)
     show.emit(show.code_lines(answer(exercise)))
     return 0
@@ -235,10 +255,10 @@ def _remember_solution(folder: Folder | None, exercise: Exercise) -> None:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    exercise = find(options.name)
+    exercise = _to_fill_in(options.name)
     folder = Folder.find(options.folder)
     _remember_solution(folder, exercise)
-    yours = folder.file(exercise).read_text().splitlines(keepends=True)
+    yours = folder.file(exercise).read_text(errors="replace").splitlines(keepends=True)
     ours = answer(exercise).splitlines(keepends=True)
     lines = list(difflib.unified_diff(yours, ours, "your answer", "the solution"))
     show.emit(show.diff_lines(lines) or [("", "Your file is the solution, to the letter.")])
@@ -246,7 +266,7 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _reset(options: argparse.Namespace) -> int:
-    exercise = find(options.name)
+    exercise = _to_fill_in(options.name)
     kept = Folder.find(options.folder).reset(exercise)
     note = f"; your answer is kept as {kept.name}" if kept else ""
     show.emit([("", f"{exercise.file} is empty again{note}")])

@@ -31,11 +31,15 @@ def find(text: str) -> Exercise:
     >>> find("linear_bakward")
     Traceback (most recent call last):
     ValueError: there is no exercise 'linear_bakward'; did you mean 'linear_backward'?
+    >>> find("residual")
+    Traceback (most recent call last):
+    ValueError: there is no exercise 'residual'; did you mean 'residual_backward'?
     """
     for exercise in EXERCISES.values():
         stem = exercise.file.removesuffix(".py")
         if text in (exercise.name, exercise.file, stem, stem[:3], str(exercise.number)):
             return exercise
     near = difflib.get_close_matches(text, EXERCISES, n=1)
+    near += [name for name in EXERCISES if text and text in name]
     advice = f"did you mean {near[0]!r}?" if near else "`list` shows them"
     raise ValueError(f"there is no exercise {text!r}; {advice}")

@@ -87,8 +87,10 @@ def read_settings(course: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} cannot be read: {error!r}") from None
     unknown = sorted(points.keys() - EXERCISES.keys())
-    if unknown or not seeds or min(points.values(), default=0) < 0:
-        raise ValueError(f"{file}: expected seeds, points >= 0 and known exercises, got {unknown}")
+    if unknown or min(seeds, default=-1) < 0 or min(points.values(), default=0) < 0:
+        raise ValueError(
+            f"{file}: expected seeds and points >= 0 and known exercises, got {unknown}"
+        )
     return {"seeds": seeds, "points": points, "seconds": seconds}
 
 
@@ -110,7 +112,7 @@ def grade_submission(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _grade(folder: Path, exercise: Exercise, settings: dict[str, Any]) -> Verdict:
     """The first verdict, over the course's seeds, that is not "passed"."""
-    submitted = next(iter(sorted(folder.rglob(exercise.file))), None)
+    submitted = next((path for path in sorted(folder.rglob(exercise.file)) if path.is_file()), None)
     if submitted is None:
         return Verdict(exercise.name, NOT_STARTED, f"there is no {exercise.file}")
     with tempfile.TemporaryDirectory() as path:

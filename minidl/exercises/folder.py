@@ -115,7 +115,7 @@ class Folder:
         """Put the stub back; an answer that was there is kept beside it, at the path returned."""
         file = self.file(exercise)
         kept = None
-        if file.exists() and file.read_text() != stub(exercise):
+        if file.exists() and file.read_text(errors="replace") != stub(exercise):
             number = 1
             while file.with_suffix(f".{number}.bak").exists():
                 number += 1
