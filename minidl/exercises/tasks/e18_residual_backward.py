@@ -168,5 +168,5 @@ EXERCISE = Exercise(
             edits=(("np.maximum(h, 0)", "h"),),
         ),
     ),
-    payoff="dy/dx = dF/dx + 1 is the reason why 152 layers, or 1001, can be trained.",
+    payoff="in dy/dx = dF/dx + 1 stands the reason why 152 layers, or 1001, can be trained.",
 )
