@@ -29,7 +29,7 @@ class Config:
     with "auto".
 
     On data of unit variance Winograd's result differs from the exact one by at most about 2e-6 of
-    its norm, the direct one by 3e-7. float64, which gradient checks use, is never transformed.
+    its norm, the direct one by 4e-7. float64, which gradient checks use, is never transformed.
 
     `allow_tf32`, False by default, lets a GPU's tensor cores multiply float32 after rounding the
     factors to 11 significant bits (TF32): several times faster, and off by about 5e-4.
