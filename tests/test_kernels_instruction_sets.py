@@ -14,7 +14,8 @@ FILES = [
 EXAMPLES = "10"  # of each property test; all of them run with the best set
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "portable"])
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ["avx2", "portable"])
 def test_every_instruction_set_computes_the_same(isa):
     environment = os.environ | {"MINIDL_ISA": isa, "MINIDL_TEST_EXAMPLES": EXAMPLES}
     query = "from minidl._kernels import cpu; print(cpu.instruction_set())"
