@@ -13,10 +13,10 @@ from ..data import DataSplits
 from ..models import ImageClassifier
 from ..nn import Module
 from ..tensor import Tensor, randn
+from .batches_on_device import copied_ahead
 from .optimization import make_optimizer
 from .recipes import Settings
 from .trainer import Trainer
-from .transfer import copied_ahead
 
 LONGEST_NAME = 32  # leaves room for the other columns in a terminal of 80
 

@@ -21,13 +21,13 @@ from ..optim import ReduceLROnPlateau
 from ..precision import autocast
 from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor, from_numpy
+from .batches_on_device import copied_ahead
 from .checkpoint import Checkpoint, from_plain, save_checkpoint
 from .optimization import make_optimizer, make_schedule
 from .progress import Reporter, Tally
 from .recipes import Settings
 from .run_folder import RunFolder
 from .stopping import Interrupted, StopRequest
-from .transfer import copied_ahead
 
 # Of the loss of an auxiliary head: Szegedy et al., CVPR 2015, section 5.
 AUXILIARY_WEIGHT = 0.3

@@ -9,7 +9,7 @@ import minidl as md
 import minidl.functional as F
 from minidl.data import load
 from minidl.training import Trainer, default_settings
-from minidl.training.transfer import copied_ahead
+from minidl.training.batches_on_device import copied_ahead
 
 
 def network():
