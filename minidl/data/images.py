@@ -74,16 +74,33 @@ def fit(images: np.ndarray, size: int) -> np.ndarray:
     >>> fit(np.full((1, 1, 28, 28), 9, np.uint8), 32)[0, 0, 15, :4]
     array([0, 0, 9, 9], dtype=uint8)
     """
-    height, width = images.shape[2:]
-    rows, columns = size - height, size - width
-    if rows == columns == 0:
-        return images
-    if 0 <= rows <= MAX_PADDING and 0 <= columns <= MAX_PADDING:
-        top, left = rows // 2, columns // 2
-        return np.pad(images, ((0, 0), (0, 0), (top, rows - top), (left, columns - left)))
+    padded = pad(images, size)
+    return padded if padded.shape[2:] == (size, size) else resize(images, size)
 
+
+def pad(images: np.ndarray, size: int) -> np.ndarray:
+    """Images (N, C, H, W) with zeros around them, (N, C, size, size), if few pixels are missing.
+
+    Where a side is too long or lacks more than 4 pixels they come back as they are.
+
+    >>> pad(np.ones((1, 1, 27, 28)), 31).shape, pad(np.ones((1, 1, 27, 28)), 32).shape
+    ((1, 1, 31, 31), (1, 1, 27, 28))
+    """
+    rows, columns = (size - side for side in images.shape[2:])
+    if not (0 <= rows <= MAX_PADDING and 0 <= columns <= MAX_PADDING) or rows == columns == 0:
+        return images
+    top, left = rows // 2, columns // 2
+    return np.pad(images, ((0, 0), (0, 0), (top, rows - top), (left, columns - left)))
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Images (N, C, H, W) uint8 resized to (N, C, size, size): bilinear, averaging to shrink.
+
+    >>> resize(np.array([[[[0, 100]] * 2]], np.uint8), 1).tolist()
+    [[[[50]]]]
+    """
     pillow = _pillow()
-    planes = np.ascontiguousarray(images).reshape(-1, height, width)  # (N*C, H, W)
+    planes = np.ascontiguousarray(images).reshape(-1, *images.shape[2:])  # (N*C, H, W)
     resized = np.empty((len(planes), size, size), np.uint8)
     for plane, target in zip(planes, resized, strict=True):
         image = pillow.fromarray(plane).resize((size, size), pillow.Resampling.BILINEAR)
