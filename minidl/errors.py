@@ -19,3 +19,7 @@ class DataError(MinidlError):
 
 class CheckpointError(MinidlError):
     """A checkpoint is missing, damaged or does not fit; the text names the file."""
+
+
+class DivergedError(MinidlError):
+    """A run's loss is no longer finite; the text names the step."""

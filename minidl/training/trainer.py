@@ -13,7 +13,7 @@ from ..autograd import no_grad
 from ..data import DataLoader, DataSplits
 from ..device import to_device
 from ..dtypes import float32
-from ..errors import CheckpointError, MinidlError
+from ..errors import CheckpointError, DivergedError, MinidlError
 from ..functional import cross_entropy, stack
 from ..io.safetensors import OPTIMIZER_PREFIX
 from ..nn import Module
@@ -96,7 +96,8 @@ class Trainer:
 
         Raises:
             Interrupted: a stop was asked for; the checkpoint is written.
-            MinidlError: a loss is no longer finite, or a file cannot be written.
+            DivergedError: a loss is no longer finite.
+            MinidlError: a file cannot be written.
         """
         self._clock = time.monotonic()
         with self.stop.installed(reporter.stopping):
@@ -132,7 +133,7 @@ class Trainer:
         logged: it can be compared with that of the evaluation, which has none.
 
         Raises:
-            MinidlError: the loss is not finite; on the CPU the weights are as they were.
+            DivergedError: the loss is not finite; on the CPU the weights are as they were.
         """
         progress = self.progress
         progress.lr = self.optimizer.param_groups[0]["lr"]
@@ -167,7 +168,7 @@ class Trainer:
 
         Raises:
             Interrupted: a stop was asked for.
-            MinidlError: the loss is not finite.
+            DivergedError: the loss is not finite.
         """
         tally, begun = Tally(), time.monotonic()
         reporter.start(self._title("test"), len(self.val_loader), done=0)
@@ -211,7 +212,7 @@ class Trainer:
 
     def _check_finite(self, name: str, value: float, step: int) -> None:
         if not math.isfinite(value):
-            raise MinidlError(
+            raise DivergedError(
                 f"the {name} became {value} in step {step} (epoch {self.progress.epoch + 1}, "
                 f"learning rate {self.progress.lr:.2g}); try a smaller --lr"
             )
