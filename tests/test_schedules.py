@@ -75,6 +75,32 @@ def test_warmup_agrees_with_pytorchs_sequence(case):
     np.testing.assert_allclose(ours[[0, 6]], [[0.2, 0.025], [0.8, 0.1]])
 
 
+def test_constant_warmup_agrees_with_pytorchs_sequence():
+    torch = oracle()
+    mine, theirs = make_optimizer(md), make_optimizer(torch)
+    wrapped = optim.MultiStepLR(mine, [10, 20])
+    ours = run(mine, optim.LinearWarmup(wrapped, 7, start_factor=0.1, end_factor=0.1))
+    schedulers = torch.optim.lr_scheduler
+    low = schedulers.LinearLR(theirs, start_factor=0.1, end_factor=0.1, total_iters=7)
+    rest = schedulers.MultiStepLR(theirs, [10, 20])
+    expected = run(theirs, schedulers.SequentialLR(theirs, [low, rest], milestones=[7]))
+    np.testing.assert_allclose(ours, expected, rtol=1e-9)
+    np.testing.assert_allclose(ours[[0, 6, 7, 17, 27], 0], [0.08, 0.08, 0.8, 0.08, 0.008])
+
+
+def test_one_factor_a_milestone_agrees_with_pytorchs_lambda():
+    torch = oracle()
+    milestones, factors = [3, 8, 9, 30], [0.4, 0.5, 2.0, 0.1]
+    mine, theirs = make_optimizer(md), make_optimizer(torch)
+    ours = run(mine, optim.MultiStepLR(mine, milestones, gamma=factors))
+
+    def factor(step):
+        return math.prod(f for m, f in zip(milestones, factors, strict=True) if step >= m)
+
+    expected = run(theirs, torch.optim.lr_scheduler.LambdaLR(theirs, factor))
+    np.testing.assert_allclose(ours, expected, rtol=1e-9)
+
+
 PLATEAUS = {
     "default-rel": {"patience": 2},
     "abs": {"patience": 1, "threshold": 0.05, "threshold_mode": "abs", "factor": 0.5},
@@ -182,6 +208,16 @@ def test_restoring_a_plateau_in_the_middle():
             lambda o: optim.LinearWarmup(optim.StepLR(o, 3), 5, start_factor=0.0),
             ValueError,
             r"LinearWarmup: start_factor must be in \(0, 1\], got 0.0",
+        ),
+        (
+            lambda o: optim.LinearWarmup(optim.StepLR(o, 3), 5, end_factor=1.5),
+            ValueError,
+            r"LinearWarmup: end_factor must be in \(0, 1\], got 1.5",
+        ),
+        (
+            lambda o: optim.MultiStepLR(o, [3, 5], gamma=[0.1]),
+            ValueError,
+            "MultiStepLR: 2 milestones need one gamma or as many, got 1",
         ),
         (
             lambda o: optim.ReduceLROnPlateau(o, mode="lowest"),

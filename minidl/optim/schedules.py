@@ -90,23 +90,43 @@ class StepLR(Schedule):
 
 
 class MultiStepLR(Schedule):
-    """base * gamma^(number of milestones reached); no milestones give a constant rate.
+    """base times a factor for each milestone reached; no milestones give a constant rate.
+
+    Args:
+        milestones: numbers of steps.
+        gamma: one factor for all milestones, or a list of one for each.
+
+    Raises:
+        ValueError: if a list of factors and the milestones differ in number.
 
     >>> import minidl as md
     >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
     >>> schedule = MultiStepLR(optimizer, milestones=[30, 60])
     >>> schedule.lr_at(29, 1.0), schedule.lr_at(30, 1.0)
     (1.0, 0.1)
+    >>> schedule = MultiStepLR(optimizer, milestones=[2, 5], gamma=[0.5, 0.2])
+    >>> [schedule.lr_at(step, 1.0) for step in (1, 2, 5)]
+    [1.0, 0.5, 0.1]
     """
 
-    def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Sequence[int],
+        gamma: float | Sequence[float] = 0.1,
+    ) -> None:
         self.milestones = sorted(milestones)
-        self.gamma = gamma
+        self.gammas = list(gamma) if isinstance(gamma, Sequence) else [gamma] * len(milestones)
+        if len(self.gammas) != len(milestones):
+            raise ValueError(
+                f"MultiStepLR: {len(milestones)} milestones need one gamma or as many, "
+                f"got {len(self.gammas)}"
+            )
         super().__init__(optimizer)
 
     def lr_at(self, epoch: int, base_lr: float) -> float:
         """See the class."""
-        return base_lr * self.gamma ** bisect_right(self.milestones, epoch)
+        return base_lr * math.prod(self.gammas[: bisect_right(self.milestones, epoch)])
 
 
 class ExponentialLR(Schedule):
@@ -171,7 +191,7 @@ class CosineAnnealingLR(Schedule):
 
 
 class LinearWarmup(Schedule):
-    """Rise linearly from start_factor * base to base in `warmup_steps`, then follow `schedule`.
+    """Rise linearly from start_factor * base to end_factor * base, then follow `schedule`.
 
     The wrapped schedule starts its own count when the warm-up ends, so that a cosine over T_max
     steps ends at warmup_steps + T_max. Only the outer schedule is stepped and saved. The same as
@@ -179,10 +199,16 @@ class LinearWarmup(Schedule):
 
     Args:
         schedule: any schedule but `ReduceLROnPlateau`; `MultiStepLR(optimizer, [])` is constant.
-        warmup_steps: number of steps until the base rate is reached.
+        warmup_steps: number of steps of the rise.
         start_factor: where the rise starts, in (0, 1].
+        end_factor: where it ends, in (0, 1]. Where that is less than 1, the rate jumps to the base
+            rate after the warm-up; the same as start_factor, it is constant until then.
 
-    Source: Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.2.
+    Raises:
+        TypeError, ValueError: if the schedule is of another kind; for arguments out of range.
+
+    Source: Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.2; with equal factors He,
+    Zhang, Ren, Sun, CVPR 2016, section 4.2 (ResNet-110).
 
     >>> import minidl as md
     >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
@@ -192,7 +218,11 @@ class LinearWarmup(Schedule):
     """
 
     def __init__(
-        self, schedule: Schedule, warmup_steps: int, start_factor: float = 1.0 / 3.0
+        self,
+        schedule: Schedule,
+        warmup_steps: int,
+        start_factor: float = 1.0 / 3.0,
+        end_factor: float = 1.0,
     ) -> None:
         if not isinstance(schedule, Schedule):
             raise TypeError(
@@ -200,11 +230,13 @@ class LinearWarmup(Schedule):
                 f"{type(schedule).__name__}"
             )
         _check_positive("LinearWarmup", "warmup_steps", warmup_steps)
-        if not 0.0 < start_factor <= 1.0:
-            raise ValueError(f"LinearWarmup: start_factor must be in (0, 1], got {start_factor}")
+        for name, factor in (("start_factor", start_factor), ("end_factor", end_factor)):
+            if not 0.0 < factor <= 1.0:
+                raise ValueError(f"LinearWarmup: {name} must be in (0, 1], got {factor}")
         self.schedule = schedule
         self.warmup_steps = warmup_steps
         self.start_factor = start_factor
+        self.end_factor = end_factor
         for group, base_lr in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
             group["lr"] = base_lr  # what the base class takes as base rates
         super().__init__(schedule.optimizer)
@@ -214,7 +246,7 @@ class LinearWarmup(Schedule):
         if epoch >= self.warmup_steps:
             return self.schedule.lr_at(epoch - self.warmup_steps, base_lr)
         share = epoch / self.warmup_steps
-        return base_lr * (self.start_factor + (1.0 - self.start_factor) * share)
+        return base_lr * (self.start_factor + (self.end_factor - self.start_factor) * share)
 
 
 class ReduceLROnPlateau:
