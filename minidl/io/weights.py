@@ -18,7 +18,7 @@ from .files import ZIP_ERRORS, listed, open_for_reading, quoted, replace_file
 from .keras import SIGNATURE, read_keras
 from .npz import read_npz, write_npz
 from .pytorch import read_pytorch
-from .safetensors import OPTIMIZER_PREFIX, RUN_KEY, read_safetensors, write_safetensors
+from .safetensors import RUN_KEY, read_safetensors, write_safetensors
 
 WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
 
@@ -104,8 +104,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if start[8:9] == b"{":  # asked first: the length before it may begin as the others do
         arrays, metadata = read_safetensors(path)
-        if RUN_KEY in metadata:
-            arrays = {k: v for k, v in arrays.items() if not k.startswith(OPTIMIZER_PREFIX)}
+        if RUN_KEY in metadata:  # what else a run keeps has names such as optimizer/0/velocity
+            arrays = {name: array for name, array in arrays.items() if "/" not in name}
         return arrays
     if start.startswith(b"PK"):
         return _read_zip(path)

@@ -29,6 +29,10 @@ class BatchNorm2d(Module):
 
     Buffers: running_mean, running_var (C,), num_batches_tracked (int64, 0-d).
 
+    Attributes:
+        frozen: with True, training mode is as evaluation mode: the running statistics are used and
+            stay as they are (for transfer learning).
+
     Source: Ioffe, Szegedy, "Batch Normalization", ICML 2015, algorithms 1 and 2.
 
     >>> import minidl as md
@@ -55,6 +59,7 @@ class BatchNorm2d(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
+        self.frozen = False
         c = self.num_features
         self.register_parameter("weight", Parameter(ones(c)) if affine else None)
         self.register_parameter("bias", Parameter(zeros(c)) if affine else None)
@@ -71,8 +76,8 @@ class BatchNorm2d(Module):
             raise ValueError(
                 f"BatchNorm2d: input must have shape (N, {self.num_features}, H, W), got {x.shape}"
             )
-        momentum = self.momentum
-        if self.training and self.num_batches_tracked is not None:
+        momentum, training = self.momentum, self.training and not self.frozen
+        if training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if momentum is None:
                 momentum = 1.0 / int(self.num_batches_tracked.data)
@@ -82,7 +87,7 @@ class BatchNorm2d(Module):
             self.running_var,
             self.weight,
             self.bias,
-            training=self.training or self.running_mean is None,
+            training=training or self.running_mean is None,
             momentum=0.0 if momentum is None else momentum,
             eps=self.eps,
         )
@@ -92,6 +97,7 @@ class BatchNorm2d(Module):
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+            f"{', frozen=True' if self.frozen else ''}"
         )
 
 
