@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import oracle
 
 import minidl as md
 from minidl import nn
@@ -20,6 +21,7 @@ VARIANCES = {
     "glorot_uniform_": lambda n_in, n_out: 2 / (n_in + n_out),
     "he_normal_": lambda n_in, n_out: 2 / n_in,
     "he_uniform_": lambda n_in, n_out: 2 / n_in,
+    "lenet_uniform_": lambda n_in, n_out: (2.4 / n_in) ** 2 / 3,
 }
 
 
@@ -93,6 +95,19 @@ def test_constants_normal_and_uniform():
     check_sample(values - 1.0, 16 / 12, uniform=True)
 
 
+def test_truncated_normal_is_one_between_its_bounds():
+    torch = oracle()
+    md.manual_seed(9)
+    options = {"mean": 0.5, "std": 2.0, "a": -1.0, "b": 4.0}
+    values = init.trunc_normal_(md.empty(200, 300), **options).data.astype(np.float64)
+    expected = torch.nn.init.trunc_normal_(torch.empty(200, 300), **options).double().numpy()
+    error = expected.std() * math.sqrt(2 / values.size)  # of the difference of the means
+    assert abs(values.mean() - expected.mean()) < 5 * error
+    assert abs(values.std() - expected.std()) < 5 * error
+    assert -1.0 <= values.min() < -0.99
+    assert 3.99 < values.max() <= 4.0
+
+
 def test_parameters_can_be_filled_and_keep_their_gradient_flag():
     layer = nn.Linear(3, 4)
     init.glorot_uniform_(layer.weight)
@@ -140,3 +155,7 @@ def test_errors():
         init.normal_(md.empty(5), std=-1.0)
     with pytest.raises(ValueError, match=r"uniform_: low must not exceed high, got 1.0 and 0.0"):
         init.uniform_(md.empty(5), 1.0, 0.0)
+    with pytest.raises(
+        ValueError, match="trunc_normal_: expected std >= 0 and bounds a < b around"
+    ):
+        init.trunc_normal_(md.empty(5), std=1.0, a=3.0, b=4.0)

@@ -7,6 +7,7 @@ and n_out outputs a unit (fan-in and fan-out; for a convolution channels times w
     torch_legacy   Var = 1 / (3 n_in)          the old Torch heuristic: a third of LeCun's rule
     glorot         Var = 2 / (n_in + n_out)    compromise between signal and gradient
     he             Var = 2 / n_in (or n_out)   makes up for the half that ReLU cuts off
+    lenet          Var = 1.92 / n_in^2         LeNet-5's, from before these rules
 
 A uniform distribution on [-a, a] has variance a^2 / 3, hence the bounds sqrt(3 Var). Every function
 fills a tensor in place from minidl's generator (`md.manual_seed`) and returns it. Functions that
@@ -68,6 +69,40 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     sample *= std  # in place: the first classifier layer of VGG has 100 million weights
     if mean != 0.0:
         sample += mean
+    return _fill(tensor, sample)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> Tensor:
+    """Fill with samples of the normal distribution, those outside [a, b] drawn again.
+
+    The standard deviation is that of the whole distribution; between -2 std and 2 std the samples
+    have 0.88 of it.
+
+    Raises:
+        ValueError: if std is negative, or [a, b] lies more than 2 std from the mean, where drawing
+            again would take long.
+
+    >>> import minidl as md
+    >>> md.manual_seed(0)
+    >>> sample = trunc_normal_(md.empty(10000), std=0.1, a=-0.2, b=0.2).data
+    >>> round(float(abs(sample).max()), 2), round(float(sample.std()), 3)
+    (0.2, 0.088)
+    """
+    if std < 0.0 or not (a <= mean + 2.0 * std and mean - 2.0 * std <= b and a < b):
+        raise ValueError(
+            f"trunc_normal_: expected std >= 0 and bounds a < b around the mean, got mean {mean}, "
+            f"std {std}, a {a}, b {b}"
+        )
+    if isinstance(tensor.data, ShapeArray):
+        return tensor
+    sample = random.generator().standard_normal(tensor.shape, dtype=_sampled(tensor))
+    sample *= std
+    sample += mean
+    while (outside := (sample < a) | (sample > b)).any():
+        count = int(outside.sum())
+        sample[outside] = mean + std * random.generator().standard_normal(count, sample.dtype)
     return _fill(tensor, sample)
 
 
@@ -175,6 +210,14 @@ def he_normal_(tensor: Tensor, mode: str = "fan_in") -> Tensor:
 def he_uniform_(tensor: Tensor, mode: str = "fan_in") -> Tensor:
     """Uniform on +-sqrt(6 / fan): Var = 2 / fan. Source and errors: see `he_normal_`."""
     return _symmetric(tensor, 2.0 / _fan(tensor, mode))
+
+
+def lenet_uniform_(tensor: Tensor) -> Tensor:
+    """Uniform on +-2.4 / fan-in.
+
+    Source: LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998, appendix A.
+    """
+    return _symmetric(tensor, 2.4**2 / (3.0 * fans(tensor)[0] ** 2))
 
 
 xavier_normal_ = glorot_normal_
