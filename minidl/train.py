@@ -24,7 +24,6 @@ from . import data, installation, models
 from .device import to_device
 from .errors import CheckpointError, DataError, MinidlError
 from .nn import Module
-from .precision import PRECISIONS
 from .training import (
     Checkpoint,
     RunFolder,
@@ -33,13 +32,10 @@ from .training import (
     default_settings,
     load_checkpoint,
 )
-from .training.checkpoint import from_plain
 from .training.dry_run import dry_run, dry_run_part
+from .training.options import add_arguments, options_of, read_toml, to_toml
 from .training.progress import make_reporter
-from .training.recipes import OPTIMIZERS, SCHEDULES
 
-# More would overflow the stack of OpenMP's first thread, which ends the process without a word.
-MAX_THREADS = 1024
 # What may change when a run goes on: it stays the same run, longer or elsewhere.
 CHANGEABLE = ("epochs", "data", "device", "threads")
 # What belongs to the weights, and so holds even for an evaluation on other data.
@@ -54,42 +50,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def whole_number(minimum: int, maximum: float = float("inf")) -> Any:
-    """An argparse type: an integer from `minimum` to `maximum`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = minimum - 1
-        if not minimum <= value <= maximum:
-            limit = "" if maximum == float("inf") else f" and <= {maximum}"
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number >= {minimum}{limit}, got {text!r}"
-            )
-        return value
-
-    return parse
-
-
-def real_number(minimum: float, inclusive: bool) -> Any:
-    """An argparse type: a finite number above (or at) `minimum`."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not (value > minimum or (inclusive and value == minimum)) or value == float("inf"):
-            sign = ">=" if inclusive else ">"
-            raise argparse.ArgumentTypeError(f"expected a number {sign} {minimum:g}, got {text!r}")
-        return value
-
-    return parse
-
-
 def make_parser() -> Parser:
-    """The options; None stands for "not given", so that recipes and checkpoints fill the gaps."""
+    """The options of a run, and those of the command alone."""
     parser = Parser(
         prog="minidl.train",
         usage="python -m minidl.train --arch ARCH [options]",
@@ -98,59 +60,18 @@ def make_parser() -> Parser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
         allow_abbrev=False,
     )
-    count, positive = whole_number(1), real_number(0.0, inclusive=False)
-    not_negative = real_number(0.0, inclusive=True)
-    what = parser.add_argument_group("what to train")
-    what.add_argument("--arch", help="architecture, e.g. vgg16 (see --list-archs)")
-    what.add_argument(
-        "--data",
-        help="fashion-mnist-small (default, embedded), fashion-mnist[:DIR], mnist:DIR, "
-        "cifar10:DIR, cifar100:DIR or folder:DIR (train/ and val/, a folder per class)",
+    add_arguments(parser, Settings)
+    run = parser.add_argument_group("the run")
+    run.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="options from a TOML file; those on the command line come before them",
     )
-    what.add_argument("--image-size", metavar="N", type=count, help="side of the images, in pixels")
-    what.add_argument(
-        "--num-classes", metavar="N", type=count, help="outputs (default: as many as in the data)"
-    )
-    what.add_argument(
-        "--limit", metavar="N", type=count, help="use only this many images of each split"
-    )
-    how = parser.add_argument_group("how to train (defaults depend on the architecture)")
-    how.add_argument("--epochs", metavar="N", type=count, help="passes over the training images")
-    how.add_argument("--batch-size", metavar="N", type=count, help="images a step")
-    how.add_argument(
-        "--optimizer", metavar="NAME", choices=OPTIMIZERS, help=f"{_one_of(OPTIMIZERS, 'adam')}"
-    )
-    how.add_argument("--lr", metavar="X", type=positive, help="highest rate of the schedule")
-    how.add_argument(
-        "--schedule",
-        metavar="NAME",
-        choices=SCHEDULES,
-        help="learning rate after a linear warm-up over 5%% of the steps: "
-        f"{_one_of(SCHEDULES, 'cosine')}",
-    )
-    how.add_argument("--momentum", metavar="X", type=not_negative, help="of sgd and rmsprop")
-    how.add_argument("--weight-decay", metavar="X", type=not_negative, help="pull towards zero")
-    how.add_argument(
-        "--seed", metavar="N", type=whole_number(0), help="same seed, same bits (default: 0)"
-    )
-    where = parser.add_argument_group("where")
-    where.add_argument("--device", help="cpu (default) or cuda[:N]")
-    where.add_argument(
-        "--amp",
-        metavar="TYPE",
-        choices=("off", *PRECISIONS),
-        help="mixed precision on a GPU: bf16, or fp16 with scaled losses; weights stay float32",
-    )
-    where.add_argument(
-        "--threads",
-        metavar="N",
-        type=whole_number(1, MAX_THREADS),
-        help="of the CPU kernels; results do not change",
-    )
-    where.add_argument(
+    run.add_argument(
         "--out", metavar="DIR", type=Path, help="folder of the run (default: runs/ARCH-DATE-TIME)"
     )
-    where.add_argument(
+    run.add_argument(
         "--resume",
         metavar="PATH",
         type=Path,
@@ -164,46 +85,47 @@ def make_parser() -> Parser:
     instead.add_argument(
         "--dry-run", action="store_true", help="one step; print shapes, parameters, memory, time"
     )
+    instead.add_argument(
+        "--print-config", action="store_true", help="print all options, as a file for --config"
+    )
     instead.add_argument("--list-archs", action="store_true", help="print the architectures")
     return parser
 
 
-def _one_of(names: Sequence[str], default: str) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]} (default: {default})"
+def given_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that the command line or, failing that, the --config file gives."""
+    from_file = {} if args.config is None else read_toml(args.config, Settings)
+    return from_file | {n: value for n, value in vars(args).items() if n in options_of(Settings)}
 
 
-def resolve_settings(args: argparse.Namespace) -> tuple[Settings, Checkpoint | None]:
-    """Settings from the checkpoint or the recipe, changed by the options; and the checkpoint."""
-    names = (
-        "data", "image_size", "num_classes", "limit", "epochs", "batch_size", "optimizer", "lr",
-        "momentum", "weight_decay", "schedule", "seed", "device", "amp",
-        "threads",
-    )  # fmt: skip
-    given = {name: getattr(args, name) for name in names}
-    if args.resume is None:
-        settings = default_settings(args.arch, **given)
-        if args.momentum is not None and settings.optimizer not in ("sgd", "rmsprop"):
-            raise MinidlError(f"--momentum is for sgd and rmsprop, not for {settings.optimizer}")
-        return settings, None
-    checkpoint = load_checkpoint(args.resume)
+def resolve_settings(
+    given: dict[str, Any], resume: Path | None, eval_only: bool
+) -> tuple[Settings, Checkpoint | None]:
+    """Settings from the checkpoint or the recipe, changed by what is given; and the checkpoint."""
+    if resume is None:
+        try:
+            return default_settings(**given), None
+        except ValueError as error:
+            raise MinidlError(str(error)) from error
+    checkpoint = load_checkpoint(resume)
     try:
-        saved = from_plain(Settings, checkpoint.state.get("settings"))
+        saved = Settings.from_plain(checkpoint.state.get("settings"))
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: damaged settings ({error})") from error
-    for name, wanted in ({"arch": args.arch} | given).items():
+    for name, wanted in given.items():
         found = getattr(saved, name)
-        if name in CHANGEABLE or (args.eval_only and name not in SHAPE):
+        if name in CHANGEABLE or (eval_only and name not in SHAPE):
             continue
-        if wanted not in (None, found):
+        if wanted != found:
             advice = "; a run that goes on can change --epochs, --data, --device and --threads"
             raise CheckpointError(
                 f"{checkpoint.path}: begun with {name.replace('_', '-')} {found}, not {wanted}"
                 f"{'' if name in SHAPE else advice}"
             )
-    kinds = {spec.partition(":")[0] for spec in (args.data or saved.data, saved.data)}
-    if len(kinds) > 1 and not args.eval_only:
+    kinds = {spec.partition(":")[0] for spec in (given.get("data", saved.data), saved.data)}
+    if len(kinds) > 1 and not eval_only:
         raise CheckpointError(
-            f"{checkpoint.path}: begun with {saved.data}, not with {args.data}; "
+            f"{checkpoint.path}: begun with {saved.data}, not with {given['data']}; "
             "--data can say where the same images are now"
         )
     return saved.changed(**given), checkpoint
@@ -332,16 +254,23 @@ def run(args: argparse.Namespace, command: str) -> None:
     Raises:
         MinidlError: what is wrong, in one line.
     """
-    if args.arch is not None:
-        models.check_name(args.arch)
-        is_part = args.arch not in models.list_classifiers()
-        if is_part and (not args.dry_run or args.num_classes is not None):
-            raise MinidlError(f"{args.arch}: a part of a network, without classes to learn")
+    given = given_options(args)
+    arch = given.get("arch")
+    if arch is not None:
+        models.check_name(arch)
+        is_part = arch not in models.list_classifiers()
+        if is_part and (not args.dry_run or "num_classes" in given):
+            raise MinidlError(f"{arch}: a part of a network, without classes to learn")
     if args.eval_only and args.resume is None:
         raise MinidlError("--eval-only needs --resume CHECKPOINT")
-    if args.arch is None and args.resume is None:
+    if arch is None and args.resume is None:
         raise MinidlError("--arch is required (see --list-archs), or --resume")
-    settings, checkpoint = resolve_settings(args)
+    settings, checkpoint = resolve_settings(given, args.resume, args.eval_only)
+    if "momentum" in vars(args) and settings.optimizer not in ("sgd", "rmsprop"):
+        raise MinidlError(f"--momentum is for sgd and rmsprop, not for {settings.optimizer}")
+    if args.print_config:
+        print(to_toml(settings), end="")
+        return
     try:
         to_device(np.zeros(1), settings.device)
     except (RuntimeError, ValueError) as error:

@@ -1,8 +1,9 @@
 """Training: recipes, the loop, checkpoints, and the folder of a run."""
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .recipes import Settings, default_settings
+from .recipes import default_settings
 from .run_folder import RunFolder
+from .settings import Settings
 from .stopping import Interrupted
 from .trainer import Trainer
 

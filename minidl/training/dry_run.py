@@ -15,7 +15,7 @@ from ..nn import Module
 from ..tensor import Tensor, randn
 from .batches_on_device import copied_ahead
 from .optimization import make_optimizer
-from .recipes import Settings
+from .settings import Settings
 from .trainer import Trainer
 
 LONGEST_NAME = 32  # leaves room for the other columns in a terminal of 80

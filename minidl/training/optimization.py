@@ -4,7 +4,7 @@ import math
 
 from .. import optim
 from ..nn import Module
-from .recipes import Settings
+from .settings import Settings
 
 WARMUP_FRACTION = 0.05
 

@@ -25,8 +25,8 @@ from .batches_on_device import copied_ahead
 from .checkpoint import Checkpoint, from_plain, save_checkpoint
 from .optimization import make_optimizer, make_schedule
 from .progress import Reporter, Tally
-from .recipes import Settings
 from .run_folder import RunFolder
+from .settings import Settings
 from .stopping import Interrupted, StopRequest
 
 # Of the loss of an auxiliary head: Szegedy et al., CVPR 2015, section 5.
