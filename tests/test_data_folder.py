@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from minidl.data import DataLoader, load
-from minidl.data.images import decode, square_crop
+from minidl.data.crops import SquareCrop, central_square
+from minidl.data.images import cut, decode
 from minidl.data.splits import IMAGENET_MEAN, IMAGENET_STD
 from minidl.errors import DataError
 
@@ -168,10 +169,15 @@ def test_unreadable_images_are_named(tmp_path, name, damage, reason):
     assert "\n" not in str(caught.value)
 
 
+def square_crop(image, size, position=(0.5, 0.5)):
+    draws = np.array([0, 0, *position])
+    return cut(image, size, SquareCrop().box(image.width, image.height, size, draws))
+
+
 def test_evaluation_crops_the_centre_as_resizing_to_256_would():
     ramp = np.linspace(0, 255, 128).astype(np.uint8)
     image = Image.fromarray(np.broadcast_to(ramp[None, :, None], (64, 128, 3)).copy())
-    ours = square_crop(image, 56, None)
+    ours = cut(image, 56, central_square(128, 64))
     resized = image.resize((128, 64), Image.Resampling.BILINEAR)
     expected = np.asarray(resized.crop((36, 4, 92, 60))).transpose(2, 0, 1)
     np.testing.assert_array_equal(ours, expected)
@@ -192,7 +198,7 @@ def test_training_crops_where_the_draws_say():
 
 
 def test_tiny_and_very_long_images():
-    assert square_crop(Image.new("RGB", (1, 1), RED), 32, None).shape == (3, 32, 32)
+    assert square_crop(Image.new("RGB", (1, 1), RED), 32).shape == (3, 32, 32)
     assert square_crop(Image.new("L", (1, 5000), 7), 224, (0.9, 0.1)).shape == (1, 224, 224)
 
 

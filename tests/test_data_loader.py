@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from minidl.data import ArraySplit, DataLoader, FolderSplit, load
+from minidl.data import ArraySplit, Augmentation, DataLoader, FolderSplit, load
+
+MOVED = Augmentation.parse("crop,flip")
 
 
 def make_split(count=23, channels=1, flip=True):
@@ -65,17 +67,17 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 
 def test_every_iteration_is_a_new_epoch_and_resuming_repeats_it():
-    loader = DataLoader(make_split(), 4, shuffle=True, augment=True, seed=3)
+    loader = DataLoader(make_split(), 4, shuffle=True, augment=MOVED, seed=3)
     epochs = [[images for images, _ in loader] for _ in range(3)]
     assert not np.array_equal(epochs[0][0], epochs[1][0])
-    resumed = DataLoader(make_split(), 4, shuffle=True, augment=True, seed=3)
+    resumed = DataLoader(make_split(), 4, shuffle=True, augment=MOVED, seed=3)
     resumed.set_epoch(2)
     for ours, theirs in zip(resumed, epochs[2], strict=True):
         np.testing.assert_array_equal(ours[0], theirs)
 
 
 def test_resuming_in_the_middle_of_an_epoch():
-    loader = DataLoader(make_split(), 4, shuffle=True, augment=True)
+    loader = DataLoader(make_split(), 4, shuffle=True, augment=MOVED)
     whole = [images for images, _ in loader.batches(7)]
     rest = [images for images, _ in loader.batches(7, first=4)]
     assert len(rest) == 2
@@ -86,7 +88,7 @@ def test_resuming_in_the_middle_of_an_epoch():
 @pytest.mark.parametrize("workers", [2, 3, 8])
 def test_the_number_of_threads_changes_nothing(tmp_path, workers):
     for split in (make_split(), make_folder_split(tmp_path)):
-        options = {"batch_size": 3, "shuffle": True, "augment": True, "seed": 11}
+        options = {"batch_size": 3, "shuffle": True, "augment": MOVED, "seed": 11}
         one = list(DataLoader(split, workers=1, **options))
         many = list(DataLoader(split, workers=workers, **options))
         for (images, labels), (other_images, other_labels) in zip(one, many, strict=True):
@@ -96,8 +98,8 @@ def test_the_number_of_threads_changes_nothing(tmp_path, workers):
 
 def test_augmentation_belongs_to_the_image_not_to_its_place(tmp_path):
     split = make_folder_split(tmp_path)
-    shuffled = DataLoader(split, 4, shuffle=True, augment=True, seed=5)
-    ordered = DataLoader(split, 5, augment=True, seed=5)
+    shuffled = DataLoader(split, 4, shuffle=True, augment=MOVED, seed=5)
+    ordered = DataLoader(split, 5, augment=MOVED, seed=5)
 
     def by_label(loader):
         return {
@@ -111,7 +113,7 @@ def test_augmentation_belongs_to_the_image_not_to_its_place(tmp_path):
 
 def test_half_of_the_images_are_mirrored_and_digits_never():
     def mirrored(flip):
-        loader = DataLoader(make_split(200, flip=flip), 50, augment=True)
+        loader = DataLoader(make_split(200, flip=flip), 50, augment=Augmentation(flip=True))
         # The column of 200s is on the right in an image as it is stored.
         return np.concatenate([x[:, 0, 0, 0] == 200 for x, _ in loader])
 
@@ -143,9 +145,9 @@ def test_batches_are_made_while_the_consumer_works():
     made = []
 
     class Recording(ArraySplit):
-        def batch(self, indices, draws=None):
+        def batch(self, indices, *variant):
             made.append(threading.current_thread().name)
-            return super().batch(indices, draws)
+            return super().batch(indices, *variant)
 
     split = Recording(np.zeros((40, 1, 2, 2), np.uint8), np.zeros(40, int), "a", 1, 2)
     batches = iter(DataLoader(split, 4))
@@ -171,10 +173,10 @@ def test_leaving_early_ends_the_threads():
 
 def test_an_error_in_a_thread_reaches_the_consumer_and_ends_the_threads():
     class Failing(ArraySplit):
-        def batch(self, indices, draws=None):
+        def batch(self, indices, *variant):
             if 9 in indices:
                 raise RuntimeError("image 9")
-            return super().batch(indices, draws)
+            return super().batch(indices, *variant)
 
     split = Failing(np.zeros((20, 1, 2, 2), np.uint8), np.zeros(20, int), "a", 1, 2)
     batches = iter(DataLoader(split, 4, workers=2))

@@ -3,6 +3,7 @@
 NumPy arrays in, NumPy arrays out: this package knows nothing of tensors.
 """
 
+from .augment import Augmentation
 from .loader import DataLoader
 from .sources import DEFAULT_DATA, SOURCES, DataSplits, load
 from .splits import ArraySplit, FolderSplit, Split
@@ -11,6 +12,7 @@ __all__ = [
     "DEFAULT_DATA",
     "SOURCES",
     "ArraySplit",
+    "Augmentation",
     "DataLoader",
     "DataSplits",
     "FolderSplit",

@@ -1,18 +1,16 @@
 """Everything that touches Pillow: decoding files and resizing. Pillow is imported on first use."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError
+from .crops import Box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-# The part of an image's shorter side that is shown: 224 of 256, the usual central crop
-# (Krizhevsky et al. 2012, section 4.1).
-CROP_FRACTION = 224 / 256
 
 # How many pixels may be missing from a side and still be filled with background, as LeNet-5's
 # authors did to bring 28 x 28 digits to 32 x 32 (LeCun et al. 1998, section II.B).
@@ -44,38 +42,17 @@ def decode(path: str | Path, channels: int) -> "Image":
         raise DataError(f"{path}: unreadable image ({reason})") from error
 
 
-def square_crop(image: "Image", size: int, position: tuple[float, float] | None) -> np.ndarray:
-    """Cut a square out of a decoded image and bring it to ``size`` x ``size``.
+def cut(image: "Image", size: int, box: Box) -> np.ndarray:
+    """Bring a box of a decoded image to ``size`` x ``size``, uint8 (C, size, size).
 
-    The square's side is 7/8 of the shorter side: the same pixels as resizing the shorter side to
-    ``size * 256 / 224`` and cropping, without computing those that are cropped away. ``position``
-    (two numbers in [0, 1), down and across) says where in the room that is left; None is the
-    centre. Bilinear, with averaging when the image shrinks. Returns uint8 (C, size, size).
+    Bilinear, with averaging when the box shrinks; its sides may lie between pixels.
 
     >>> from PIL import Image
-    >>> square_crop(Image.new("RGB", (60, 40), (255, 0, 0)), 8, None)[:, 0, 0]
+    >>> cut(Image.new("RGB", (60, 40), (255, 0, 0)), 8, (12.5, 2.5, 47.5, 37.5))[:, 0, 0]
     array([255,   0,   0], dtype=uint8)
     """
-    down, across = (0.5, 0.5) if position is None else position
-    side = CROP_FRACTION * min(image.size)
-    left = across * (image.width - side)
-    top = down * (image.height - side)
-    box = (left, top, left + side, top + side)
-    cropped = image.resize((size, size), _pillow().Resampling.BILINEAR, box=box)
-    return np.asarray(cropped).reshape(size, size, -1).transpose(2, 0, 1)  # (C, size, size)
-
-
-def fit(images: np.ndarray, size: int) -> np.ndarray:
-    """Bring images (N, C, H, W) uint8 to (N, C, size, size).
-
-    Sides that lack at most 4 pixels are padded with zeros evenly (the odd one last); anything
-    else is resized bilinearly, with averaging when it shrinks.
-
-    >>> fit(np.full((1, 1, 28, 28), 9, np.uint8), 32)[0, 0, 15, :4]
-    array([0, 0, 9, 9], dtype=uint8)
-    """
-    padded = pad(images, size)
-    return padded if padded.shape[2:] == (size, size) else resize(images, size)
+    resized = image.resize((size, size), _pillow().Resampling.BILINEAR, box=box)
+    return np.asarray(resized).reshape(size, size, -1).transpose(2, 0, 1)  # (C, size, size)
 
 
 def pad(images: np.ndarray, size: int) -> np.ndarray:
@@ -89,23 +66,29 @@ def pad(images: np.ndarray, size: int) -> np.ndarray:
     rows, columns = (size - side for side in images.shape[2:])
     if not (0 <= rows <= MAX_PADDING and 0 <= columns <= MAX_PADDING) or rows == columns == 0:
         return images
-    top, left = rows // 2, columns // 2
+    top, left = rows // 2, columns // 2  # the odd one comes last
     return np.pad(images, ((0, 0), (0, 0), (top, rows - top), (left, columns - left)))
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
+def resize(images: np.ndarray, size: int, boxes: Sequence[Box | None] | None = None) -> np.ndarray:
     """Images (N, C, H, W) uint8 resized to (N, C, size, size): bilinear, averaging to shrink.
+
+    ``boxes`` says which part of each image; None is all of it.
 
     >>> resize(np.array([[[[0, 100]] * 2]], np.uint8), 1).tolist()
     [[[[50]]]]
     """
+    boxes = [None] * len(images) if boxes is None else boxes
+    if images.shape[2:] == (size, size) and not any(boxes):
+        return images
     pillow = _pillow()
-    planes = np.ascontiguousarray(images).reshape(-1, *images.shape[2:])  # (N*C, H, W)
-    resized = np.empty((len(planes), size, size), np.uint8)
-    for plane, target in zip(planes, resized, strict=True):
-        image = pillow.fromarray(plane).resize((size, size), pillow.Resampling.BILINEAR)
-        target[...] = np.asarray(image)
-    return resized.reshape(*images.shape[:2], size, size)
+    resized = np.empty((*images.shape[:2], size, size), np.uint8)
+    for image, target, box in zip(images, resized, boxes, strict=True):
+        for plane, target_plane in zip(np.ascontiguousarray(image), target, strict=True):
+            target_plane[...] = pillow.fromarray(plane).resize(
+                (size, size), pillow.Resampling.BILINEAR, box=box
+            )
+    return resized
 
 
 def to_luma(images: np.ndarray) -> np.ndarray:

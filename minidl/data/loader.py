@@ -8,12 +8,10 @@ from itertools import islice
 
 import numpy as np
 
+from .augment import Augmentation
 from .splits import Split
 
 Batch = tuple[np.ndarray, np.ndarray]
-
-# What the random streams of an epoch are for; part of their seed, so that they are independent.
-ORDER, DRAWS = 0, 1
 
 
 class DataLoader:
@@ -21,8 +19,8 @@ class DataLoader:
 
     A batch is images (N, C, H, W) float32 and labels (N,) int64; the last one may be smaller
     unless ``drop_last``. ``shuffle`` and ``augment`` are for training: the order depends on
-    (``seed``, epoch) alone, an image's mirroring and crop on (``seed``, epoch, image) alone, so a
-    resumed run sees what the uninterrupted one would have seen, whatever ``workers`` is.
+    (``seed``, epoch) alone, what ``augment`` does to an image on (``seed``, epoch, image) alone, so
+    a resumed run sees what the uninterrupted one would have seen, whatever ``workers`` is.
 
     Every iteration is a new epoch: the first is epoch 0, or what :meth:`set_epoch` said.
     ``limit`` takes that many images only, always the same ones, spread evenly over the split.
@@ -31,7 +29,8 @@ class DataLoader:
     that cannot be decoded, is raised in the loop that consumes the batches; leaving that loop
     early ends the threads.
 
-    Raises ``ValueError`` for a ``batch_size``, ``limit`` or ``workers`` below 1.
+    Raises ``ValueError`` for a ``batch_size``, ``limit`` or ``workers`` below 1, and for what
+    ``augment`` cannot do to images of the split's size.
 
     >>> from minidl.data import load
     >>> loader = DataLoader(load().train, batch_size=64, shuffle=True, limit=100)
@@ -46,7 +45,7 @@ class DataLoader:
         split: Split,
         batch_size: int,
         shuffle: bool = False,
-        augment: bool = False,
+        augment: Augmentation | None = None,
         seed: int = 0,
         drop_last: bool = False,
         limit: int | None = None,
@@ -55,6 +54,8 @@ class DataLoader:
         for name, value in (("batch_size", batch_size), ("limit", limit), ("workers", workers)):
             if value is not None and value < 1:
                 raise ValueError(f"DataLoader: {name} is {value}, expected at least 1")
+        if augment is not None:
+            augment.check(split.image_size)
         self.split = split
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -83,11 +84,10 @@ class DataLoader:
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from number ``first`` on; those before it cost nothing."""
         order = self.order(epoch)
-        draws = self._random(epoch, DRAWS).random((len(self.split), 3)) if self.augment else None
 
         def make(number: int) -> Batch:
             indices = order[number * self.batch_size : (number + 1) * self.batch_size]
-            return self.split.batch(indices, None if draws is None else draws[indices])
+            return self.split.batch(indices, self.augment, self.seed, epoch)
 
         numbers = iter(range(first, len(self)))
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="minidl-data")
@@ -106,8 +106,5 @@ class DataLoader:
         """The indices (num_images,) int64 in the order in which ``epoch`` visits them."""
         images = np.arange(self.num_images) * len(self.split) // self.num_images
         if self.shuffle:
-            images = self._random(epoch, ORDER).permutation(images)
+            images = np.random.default_rng([self.seed, epoch, 0]).permutation(images)
         return images
-
-    def _random(self, epoch: int, purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, epoch, purpose])

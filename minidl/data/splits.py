@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .images import decode, fit, square_crop, to_luma
+from .augment import CROP, Augmentation
+from .crops import Box, Crop, SquareCrop, central_square
+from .images import cut, decode, pad, resize, to_luma
 
 # Per-channel mean and deviation of ImageNet's training set, pixels in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -48,20 +50,28 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pixels(self, indices: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
-        """uint8 pixels (N, C, image_size, image_size); C is 1 for grey images."""
+    def pixels(
+        self, indices: np.ndarray, crop: Crop | None = None, draws: np.ndarray | None = None
+    ) -> np.ndarray:
+        """uint8 pixels (N, C, image_size, image_size); C is 1 for grey images.
+
+        Without ``crop`` as they are evaluated, otherwise cut where it and ``draws`` (N, 4) say.
+        """
         raise NotImplementedError
 
     def batch(
-        self, indices: Sequence[int] | np.ndarray, draws: np.ndarray | None = None
+        self,
+        indices: Sequence[int] | np.ndarray,
+        augment: Augmentation | None = None,
+        seed: int = 0,
+        epoch: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Images (N, channels, image_size, image_size) float32 and labels (N,) int64.
 
         The images are standardised, ``(pixel / 255 - mean) / std``, and grey ones are repeated
-        to ``channels``. ``draws`` (N, 3), uniform in [0, 1), asks for a training variant of each
-        image: mirrored when the first is below 1/2 (and ``flip``), cropped where the other two
-        say (folders only). None gives the image as it is evaluated. Raises ``DataError`` naming
-        the file for an image that cannot be decoded.
+        to ``channels``. ``augment`` makes a training variant of each image, which depends on
+        ``seed``, ``epoch`` and the image alone; None gives it as it is evaluated. Raises
+        ``DataError`` naming the file for an image that cannot be decoded.
 
         >>> images = np.array([[[[0, 255]] * 2]] * 4, np.uint8)  # (4, 1, 2, 2)
         >>> split = ArraySplit(images, np.arange(4), "abcd", channels=3, image_size=2)
@@ -70,11 +80,17 @@ class Split:
         ((2, 3, 2, 2), [-1.0, 1.0], [3, 0])
         """
         indices = np.asarray(indices, np.int64)
-        pixels = self.pixels(indices, draws)  # (N, 1 or channels, S, S)
-        if draws is not None and self.flip:
-            mirrored = (draws[:, 0] < 0.5)[:, None, None, None]
-            pixels = np.where(mirrored, pixels[..., ::-1], pixels)
+        if augment is None:
+            pixels = self.pixels(indices)  # (N, 1 or channels, S, S)
+        else:
+            draws = augment.draws(seed, epoch, indices)
+            pixels = self.pixels(indices, augment.crop, draws[:, CROP])
+            pixels = augment.apply(pixels, draws, self.flip)
         return standardise(pixels, self.mean, self.std), self.labels[indices]
+
+    def default_augmentation(self) -> Augmentation:
+        """What a training run does to the images unless it is told otherwise."""
+        return Augmentation(flip=self.flip)
 
 
 class ArraySplit(Split):
@@ -104,15 +120,22 @@ class ArraySplit(Split):
         native_size = (images.shape[2], images.shape[3])
         super().__init__(labels, classes, channels, image_size, native_size, mean, std, flip)
 
-    def pixels(self, indices: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
-        return fit(self.images[indices], self.image_size)
+    def pixels(
+        self, indices: np.ndarray, crop: Crop | None = None, draws: np.ndarray | None = None
+    ) -> np.ndarray:
+        images = pad(self.images[indices], self.image_size)  # (N, C, H, W)
+        boxes: Sequence[Box | None] = [None] * len(images)
+        if crop is not None and draws is not None:
+            height, width = images.shape[2:]
+            boxes = [crop.box(width, height, self.image_size, numbers) for numbers in draws]
+        return resize(images, self.image_size, boxes)
 
 
 class FolderSplit(Split):
     """Image files, decoded when a batch asks for them; standardised with ImageNet's constants.
 
-    Evaluation shows the central square of 7/8 of the shorter side, training a square of that
-    size anywhere in the image (see :func:`minidl.data.images.square_crop`).
+    Evaluation shows the central square of 7/8 of the shorter side, training by default a square
+    of that size anywhere in the image.
     """
 
     def __init__(
@@ -128,13 +151,21 @@ class FolderSplit(Split):
         std: Sequence[float] = IMAGENET_GREY_STD if channels == 1 else IMAGENET_STD
         super().__init__(labels, classes, channels, image_size, None, mean, std, flip=True)
 
-    def pixels(self, indices: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
-        pixels = np.empty((len(indices), self.channels, self.image_size, self.image_size), np.uint8)
+    def pixels(
+        self, indices: np.ndarray, crop: Crop | None = None, draws: np.ndarray | None = None
+    ) -> np.ndarray:
+        size = self.image_size
+        pixels = np.empty((len(indices), self.channels, size, size), np.uint8)
         for i, index in enumerate(indices):
             image = decode(self.paths[index], self.channels)
-            position = None if draws is None else (float(draws[i, 1]), float(draws[i, 2]))
-            pixels[i] = square_crop(image, self.image_size, position)
+            box = None
+            if crop is not None and draws is not None:
+                box = crop.box(image.width, image.height, size, draws[i])
+            pixels[i] = cut(image, size, box or central_square(image.width, image.height))
         return pixels
+
+    def default_augmentation(self) -> Augmentation:
+        return Augmentation(crop=SquareCrop(), flip=self.flip)
 
 
 def standardise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

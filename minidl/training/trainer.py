@@ -81,7 +81,7 @@ class Trainer:
             splits.train,
             settings.batch_size,
             shuffle=True,
-            augment=True,
+            augment=splits.train.default_augmentation(),
             seed=settings.seed,
             drop_last=images % settings.batch_size == 1 and images > 1,
             limit=settings.limit,
