@@ -6,7 +6,6 @@ everything that ends it sooner, with one line on standard error that says what.
 """
 
 import argparse
-import os
 import shlex
 import sys
 import time
@@ -14,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 import minidl as md
 
 from . import data, installation, models
+from .commands import Parser, exit_status
 from .device import to_device
 from .errors import CheckpointError, DataError, MinidlError
 from .nn import Module
@@ -40,14 +40,6 @@ from .training.progress import make_reporter
 CHANGEABLE = ("epochs", "data", "device", "threads")
 # What belongs to the weights, and so holds even for an evaluation on other data.
 SHAPE = ("arch", "image_size", "num_classes")
-
-
-class Parser(argparse.ArgumentParser):
-    """Complains in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print `message` and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
 def make_parser() -> Parser:
@@ -324,31 +316,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(arguments)
     typed = sys.argv[1:] if arguments is None else arguments
-    complaint = ""
-    try:
+
+    def act() -> None:
         if args.list_archs:
             print("\n".join(models.list_classifiers()))
         else:
             run(args, shlex.join(["python", "-m", "minidl.train", *typed]))
-        sys.stdout.flush()
-        return 0
-    except MinidlError as error:
-        complaint = str(error)
-    except MemoryError as error:
-        complaint = f"out of memory ({error}); try a smaller --batch-size or --image-size"
-    except KeyboardInterrupt:
-        complaint = "stopped; nothing was saved"
-    except BrokenPipeError:
-        pass  # whoever read our output has gone; there is nobody to tell
-    except OSError as error:
-        complaint = str(error)
-    if complaint:
-        print(f"{parser.prog}: {' '.join(complaint.split())}", file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:  # the interpreter would try once more at its end, and complain at length
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 2
+
+    return exit_status(parser.prog, act)
 
 
 if __name__ == "__main__":

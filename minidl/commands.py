@@ -1,0 +1,49 @@
+"""What minidl's commands share: whatever goes wrong ends in one line and exit status 2."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from .errors import MinidlError
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message` and exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def exit_status(prog: str, action: Callable[[], None]) -> int:
+    """Do what a command is there for; returns 0, or 2 after one line that says what went wrong.
+
+    Only mistakes in the program itself are left to end in a traceback.
+
+    >>> exit_status("minidl.example", lambda: None)
+    0
+    """
+    complaint = ""
+    try:
+        action()
+        sys.stdout.flush()
+        return 0
+    except MinidlError as error:
+        complaint = str(error)
+    except MemoryError as error:
+        complaint = f"out of memory ({error}); try a smaller --batch-size or --image-size"
+    except KeyboardInterrupt:
+        complaint = "stopped; nothing was saved"
+    except BrokenPipeError:
+        pass  # whoever read our output has gone; there is nobody to tell
+    except OSError as error:
+        complaint = str(error)
+    if complaint:
+        print(f"{prog}: {' '.join(complaint.split())}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # the interpreter would try once more at its end, and complain at length
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2
