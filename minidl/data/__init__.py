@@ -5,6 +5,7 @@ NumPy arrays in, NumPy arrays out: this package knows nothing of tensors.
 
 from .augment import Augmentation
 from .loader import DataLoader
+from .preprocess import Preprocessing
 from .sources import DEFAULT_DATA, SOURCES, DataSplits, load
 from .splits import ArraySplit, FolderSplit, Split
 
@@ -16,6 +17,7 @@ __all__ = [
     "DataLoader",
     "DataSplits",
     "FolderSplit",
+    "Preprocessing",
     "Split",
     "load",
 ]

@@ -1,6 +1,8 @@
-"""A split: a numbered set of labelled images that hands out standardised batches."""
+"""A split: a numbered set of labelled images that hands out batches."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from .augment import CROP, Augmentation
 from .crops import Box, Crop, SquareCrop, central_square
 from .images import cut, decode, pad, resize, to_luma
+from .preprocess import Preprocessing
 
 # Per-channel mean and deviation of ImageNet's training set, pixels in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -15,6 +18,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # The luma of that mean, and the average of those deviations.
 IMAGENET_GREY_MEAN = (0.459,)
 IMAGENET_GREY_STD = (0.226,)
+
+# How many images a thread decodes, or a covariance takes in, at a time.
+PART = 500
 
 
 class Split:
@@ -25,7 +31,10 @@ class Split:
     - ``native_size``: (height, width) of the stored images, None where they differ
     - ``mean``, ``std``: one number per channel, for pixels in [0, 1]
     - ``flip``: whether a mirrored image still shows its class (not so for digits)
+    - ``preprocessing``: from pixels to what a network sees; standardised unless it is replaced
     """
+
+    most_measured = sys.maxsize
 
     def __init__(
         self,
@@ -46,6 +55,7 @@ class Split:
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.flip = flip
+        self.preprocessing = Preprocessing.fit("standardise", self)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,10 +78,10 @@ class Split:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Images (N, channels, image_size, image_size) float32 and labels (N,) int64.
 
-        The images are standardised, ``(pixel / 255 - mean) / std``, and grey ones are repeated
-        to ``channels``. ``augment`` makes a training variant of each image, which depends on
-        ``seed``, ``epoch`` and the image alone; None gives it as it is evaluated. Raises
-        ``DataError`` naming the file for an image that cannot be decoded.
+        The images go through ``preprocessing``; grey ones are repeated to ``channels``.
+        ``augment`` makes a training variant of each image, which depends on ``seed``, ``epoch`` and
+        the image alone; None gives it as it is evaluated. Raises ``DataError`` naming the file for
+        an image that cannot be decoded.
 
         >>> images = np.array([[[[0, 255]] * 2]] * 4, np.uint8)  # (4, 1, 2, 2)
         >>> split = ArraySplit(images, np.arange(4), "abcd", channels=3, image_size=2)
@@ -86,7 +96,18 @@ class Split:
             draws = augment.draws(seed, epoch, indices)
             pixels = self.pixels(indices, augment.crop, draws[:, CROP])
             pixels = augment.apply(pixels, draws, self.flip)
-        return standardise(pixels, self.mean, self.std), self.labels[indices]
+        return self.preprocessing(pixels), self.labels[indices]
+
+    def views(self) -> Iterator[np.ndarray]:
+        """The pixels (n, C, S, S) of the images as they are evaluated, in parts, to measure them.
+
+        Of image files at most 10,000, spread evenly over the split.
+        """
+        count = min(len(self), self.most_measured)
+        indices = np.arange(count) * len(self) // count
+        parts = np.split(indices, range(PART, count, PART))
+        with ThreadPoolExecutor(thread_name_prefix="minidl-data") as pool:
+            yield from pool.map(self.pixels, parts)
 
     def default_augmentation(self) -> Augmentation:
         """What a training run does to the images unless it is told otherwise."""
@@ -138,6 +159,8 @@ class FolderSplit(Split):
     of that size anywhere in the image.
     """
 
+    most_measured = 10_000
+
     def __init__(
         self,
         paths: Sequence[Path],
@@ -166,20 +189,6 @@ class FolderSplit(Split):
 
     def default_augmentation(self) -> Augmentation:
         return Augmentation(crop=SquareCrop(), flip=self.flip)
-
-
-def standardise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """``(pixels / 255 - mean) / std`` as float32, (N, C, H, W); C = 1 is repeated to len(mean).
-
-    >>> standardise(np.full((1, 1, 1, 1), 255, np.uint8), (0.5,) * 3, (0.25,) * 3).ravel()
-    array([2., 2., 2.], dtype=float32)
-    """
-    stored = pixels.shape[1]
-    scale = 1 / (255 * np.array(std[:stored]))
-    shift = -np.array(mean[:stored]) / std[:stored]
-    images = np.multiply(pixels, scale.astype(np.float32)[:, None, None], dtype=np.float32)
-    images += shift.astype(np.float32)[:, None, None]
-    return images if stored == len(mean) else np.repeat(images, len(mean), axis=1)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
