@@ -149,7 +149,7 @@ IDX_FAULTS = {
     "no image": (
         "train-images-idx3-ubyte",
         lambda content: idx_bytes(np.zeros((0, 28, 28), np.uint8)),
-        "expected at least one image of at least one pixel, got 0 x 28 x 28",
+        "expected at least one value, got 0 x 28 x 28",
     ),
     "sizes differ": (
         "t10k-images-idx3-ubyte",

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .idx import read_bytes
+from .files import reading
 from .labels import check_labels
 
 SIDE = 32
 PIXEL_BYTES = 3 * SIDE * SIDE
+LONGEST_NAMES = 1 << 20  # bytes of the file of class names that are looked at
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ def read_cifar_file(path: Path, layout: CifarLayout) -> tuple[np.ndarray, np.nda
     >>> images.shape, labels
     ((1, 3, 32, 32), array([7]))
     """
-    content = read_bytes(path)
     record = layout.label_bytes + PIXEL_BYTES
-    if not content or len(content) % record:
+    with reading(path) as (file, size):
+        if size and size % record == 0:  # otherwise it is not worth reading
+            content = file.read(size)
+            size = len(content)
+    if not size or size % record:
         raise DataError(
-            f"{path}: expected a whole number of records of {record} bytes, got {len(content)} "
-            f"bytes ({len(content) // record} records and {len(content) % record} bytes)"
+            f"{path}: expected a whole number of records of {record} bytes, got {size} bytes "
+            f"({size // record} records and {size % record} bytes)"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, record)  # (N, record)
     labels = records[:, layout.label_bytes - 1]  # (N,)
@@ -93,7 +97,9 @@ def read_class_names(folder: Path, layout: CifarLayout) -> tuple[str, ...]:
     path = folder / layout.names_file
     if not path.is_file():
         return tuple(map(str, range(layout.num_classes)))
-    names = tuple(read_bytes(path).decode("utf-8", errors="replace").split())
+    with reading(path) as (file, _):
+        text = file.read(LONGEST_NAMES).decode("utf-8", errors="replace")
+    names = tuple(text.split())
     if len(names) != layout.num_classes:
         raise DataError(f"{path}: expected {layout.num_classes} class names, got {len(names)}")
     return names

@@ -14,23 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from ..io.files import check_unpacked
+from .files import reading
 from .labels import check_labels
 
 GZIP_MAGIC = b"\x1f\x8b"
-
-
-def read_bytes(path: Path) -> bytes:
-    """The whole content of a file, with every failure turned into a ``DataError`` that names it.
-
-    >>> read_bytes(Path("no/such/file"))
-    Traceback (most recent call last):
-    ...
-    minidl.errors.DataError: no/such/file: cannot be read (No such file or directory)
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def read_idx(path: str | Path, ndim: int) -> np.ndarray:
@@ -38,7 +26,8 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
 
     Gzip is recognised by its first two bytes, not by the name. Returns a read-only uint8 array.
     Raises ``DataError`` when the file cannot be read, is not IDX, has another number of
-    dimensions, or is shorter or longer than its header promises.
+    dimensions, holds no value, or is shorter or longer than its header promises; a file is never
+    unpacked further than that, nor if that is 100 times its size and more than 256 MB.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "labels-idx1-ubyte"
@@ -48,34 +37,52 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
     array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
-    content = read_bytes(path)
-    if content.startswith(GZIP_MAGIC):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: truncated or damaged gzip file ({error})") from error
-
     header_size = 4 + 4 * ndim
+    with reading(path) as (file, size):
+        zipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if zipped else file
+        try:
+            shape = _read_shape(path, stream.read(header_size), ndim)
+            promised = math.prod(shape)
+            if not promised:
+                sizes = " x ".join(map(str, shape))
+                raise DataError(f"{path}: expected at least one value, got {sizes}")
+            if zipped:
+                check_unpacked(size, header_size + promised)
+            else:
+                _check_size(path, shape, size)  # before anything is read
+            content = stream.read(promised + 1)  # one more shows that there is more
+        except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
+            raise DataError(f"{path}: truncated or damaged gzip file ({error})") from error
+    _check_size(path, shape, header_size + len(content), "at least " if zipped else "")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _read_shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
     expected_magic = bytes([0, 0, 8, ndim])
-    if not expected_magic.startswith(content[:4]):
+    if not expected_magic.startswith(header[:4]):
         raise DataError(
             f"{path}: not an IDX file of unsigned bytes with {ndim} dimension(s): expected it to "
-            f"start with 0x{expected_magic.hex()}, got 0x{content[:4].hex()}"
+            f"start with 0x{expected_magic.hex()}, got 0x{header[:4].hex()}"
         )
-    if len(content) < header_size:
+    if len(header) < 4 + 4 * ndim:
         raise DataError(
-            f"{path}: truncated IDX file: its header takes {header_size} bytes, "
-            f"the file has {len(content)}"
+            f"{path}: truncated IDX file: its header takes {4 + 4 * ndim} bytes, "
+            f"the file has {len(header)}"
         )
-    shape = struct.unpack(f">{ndim}I", content[4:header_size])
-    expected_size = header_size + math.prod(shape)
-    if len(content) != expected_size:
-        fault = "truncated IDX file" if len(content) < expected_size else "IDX file is too long"
+    return struct.unpack(f">{ndim}I", header[4:])
+
+
+def _check_size(path: Path, shape: tuple[int, ...], size: int, least: str = "") -> None:
+    promised = 4 + 4 * len(shape) + math.prod(shape)
+    if size != promised:
+        fault = "truncated IDX file" if size < promised else "IDX file is too long"
+        least = least if size > promised else ""
         raise DataError(
             f"{path}: {fault}: its header promises {' x '.join(map(str, shape))} values "
-            f"({expected_size} bytes), the file has {len(content)} bytes"
+            f"({promised} bytes), the file has {least}{size} bytes"
         )
-    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
 
 
 def find_idx(folder: Path, stem: str, ndim: int) -> Path | None:
@@ -113,11 +120,6 @@ def read_idx_pair(folder: Path, prefix: str, num_classes: int) -> tuple[np.ndarr
 
     images = read_idx(images_path, ndim=3)  # (N, H, W)
     labels = read_idx(labels_path, ndim=1)  # (N,)
-    if images.size == 0:
-        raise DataError(
-            f"{images_path}: expected at least one image of at least one pixel, "
-            f"got {' x '.join(map(str, images.shape))}"
-        )
     if len(images) != len(labels):
         raise DataError(
             f"{labels_path}: expected one label per image of {images_path.name} "
