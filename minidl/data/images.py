@@ -1,6 +1,8 @@
 """Everything that touches Pillow: decoding files and resizing. Pillow is imported on first use."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,30 +18,53 @@ if TYPE_CHECKING:
 # authors did to bring 28 x 28 digits to 32 x 32 (LeCun et al. 1998, section II.B).
 MAX_PADDING = 4
 
+# What Pillow is let to read. It knows others, and hands some of them to other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 
-def decode(path: str | Path, channels: int) -> "Image":
-    """Decode an image file to 8 bits, RGB (``channels`` 3) or luma (``channels`` 1).
+
+def open_image(path: str | Path) -> "Image":
+    """Read the header of an image file: what follows needs the size. :func:`load` reads the rest.
+
+    Raises ``DataError`` naming the file when it cannot be read, or has more pixels than
+    ``PIL.Image.MAX_IMAGE_PIXELS``: a few bytes may claim to be gigabytes.
+    """
+    pillow = _pillow()
+    with _named(path):
+        image = pillow.open(path, formats=FORMATS)
+        pixels, most = image.width * image.height, pillow.MAX_IMAGE_PIXELS
+        if most is not None and pixels > most:  # Pillow itself would only warn
+            image.close()
+            raise ValueError(f"{pixels:,} pixels, expected at most {most:,}")
+    return image
+
+
+def load(image: "Image", channels: int, divisor: float = 1) -> "Image":
+    """Decode what :func:`open_image` opened to 8 bits: RGB (``channels`` 3) or luma (1).
 
     Palettes and CMYK are converted, transparent pixels are laid on white, 16-bit greys keep their
-    upper 8 bits, and an animation gives its first frame. Raises ``DataError`` naming the file when
-    it cannot be decoded.
+    upper 8 bits, and an animation gives its first frame.
+
+    A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, at least 1/``divisor`` of it: libjpeg
+    then leaves out the high frequencies that resizing would average away, for values that differ
+    a little. Raises ``DataError`` naming the file when it cannot be decoded.
+    """
+    with _named(image.filename), image:
+        scale = max(scale for scale in (1, 2, 4, 8) if scale <= max(divisor, 1))
+        if scale > 1:
+            image.draft(None, (max(image.width // scale, 1), max(image.height // scale, 1)))
+        image.load()
+        return _to_8_bits(image, "L" if channels == 1 else "RGB")
+
+
+def decode(path: str | Path, channels: int) -> "Image":
+    """Both in one.
 
     >>> decode("no/such/image.png", channels=3)
     Traceback (most recent call last):
     ...
     minidl.errors.DataError: no/such/image.png: unreadable image (No such file or directory)
     """
-    pillow = _pillow()
-    try:
-        with pillow.open(path) as image:
-            image.load()
-            return _to_8_bits(image, "L" if channels == 1 else "RGB")
-    except pillow.UnidentifiedImageError as error:
-        raise DataError(f"{path}: unreadable image (not a format that Pillow knows)") from error
-    # Damaged files make Pillow's decoders raise anything from OSError to KeyError.
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"{path}: unreadable image ({reason})") from error
+    return load(open_image(path), channels)
 
 
 def cut(image: "Image", size: int, box: Box) -> np.ndarray:
@@ -107,8 +132,13 @@ def to_luma(images: np.ndarray) -> np.ndarray:
 
 
 def _to_8_bits(image: "Image", mode: str) -> "Image":
+    if image.mode == mode:
+        return image
     if image.mode.startswith("I"):  # 16-bit greys, which convert() would clip at 255
-        return _pillow().fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
+        upper = np.asarray(image) >> 8
+        if image.mode == "I" and not 0 <= upper.min() <= upper.max() <= 255:
+            raise ValueError("32-bit pixels have no fixed range, expected 8 or 16 bits")
+        return _pillow().fromarray(upper.astype(np.uint8)).convert(mode)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range, expected 8 or 16 bits")
     if "A" in image.getbands() or "transparency" in image.info:
@@ -118,9 +148,26 @@ def _to_8_bits(image: "Image", mode: str) -> "Image":
     return image.convert(mode)
 
 
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Whatever Pillow says of a file, as a ``DataError`` that names it."""
+    try:
+        yield
+    except _pillow().UnidentifiedImageError as error:
+        raise DataError(f"{path}: unreadable image (not a format that Pillow knows)") from error
+    # Damaged files make Pillow's decoders raise anything from OSError to KeyError.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = textwrap.shorten(reason, 200, placeholder=" ...")
+        raise DataError(f"{path}: unreadable image ({reason})") from error
+
+
 def _pillow():  # type: ignore[no-untyped-def]  # a module that is only there at run time
     try:
         from PIL import Image
     except ImportError as error:
         raise DataError("reading and resizing images needs Pillow: pip install pillow") from error
+    # Here, as Image.open would only import them in the one of several threads that comes first.
+    from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401
+
     return Image
