@@ -169,7 +169,7 @@ class FolderSplit(Split):
         channels: int,
         image_size: int,
     ) -> None:
-        self.paths = list(paths)
+        self.paths = paths
         mean: Sequence[float] = IMAGENET_GREY_MEAN if channels == 1 else IMAGENET_MEAN
         std: Sequence[float] = IMAGENET_GREY_STD if channels == 1 else IMAGENET_STD
         super().__init__(labels, classes, channels, image_size, None, mean, std, flip=True)
