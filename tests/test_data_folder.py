@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minidl.data import DataLoader, load
+from minidl.data import DataLoader, FolderSplit, load
 from minidl.data.crops import SquareCrop, central_square
-from minidl.data.images import cut, decode
+from minidl.data.images import cut, decode, load_and_cut, load_image, open_image
 from minidl.data.splits import IMAGENET_MEAN, IMAGENET_STD
 from minidl.errors import DataError
 
@@ -195,6 +195,27 @@ def test_training_crops_where_the_draws_say():
     assert top_left[:2, -1, -1].tolist() == [55, 55]
     assert bottom_right[:2, 0, 0].tolist() == [8, 8]
     assert bottom_right[:2, -1, -1].tolist() == [63, 63]
+
+
+def test_training_decodes_large_photos_in_fewer_pixels_and_evaluation_in_all(tmp_path):
+    """What libjpeg averages differs little from what Pillow does; grey and odd sizes too."""
+    ramps = np.add.outer(np.arange(413), np.arange(611))[..., None] * [0.2, 0.15, 0.1]
+    waves = 40 * np.sin(np.arange(611) / 9)[None, :, None]
+    path = tmp_path / "photo.jpg"
+    Image.fromarray((ramps + waves + 40).clip(0, 255).astype(np.uint8)).save(path, quality=95)
+    sizes = [load_image(open_image(path), 3, scale).size for scale in (1, 2, 4, 8)]
+    assert sizes == [(611, 413), (306, 207), (153, 104), (77, 52)]
+    assert load_image(open_image(path), 1, 8).mode == "L"
+    for box in ((0, 0, 611, 413), (17.3, 100.8, 378.7, 412.2), (0, 0, 64, 64)):
+        whole = cut(decode(path, 3), 40, box)
+        fewer = load_and_cut(open_image(path), 3, 40, box)
+        error = np.abs(whole.astype(int) - fewer)
+        assert error.mean() < 1.5
+        assert error.max() <= 12
+        assert (error.max() > 0) == (box[2] - box[0] >= 80)
+    split = FolderSplit([path], np.zeros(1, int), ["photo"], 3, 40)
+    shown = cut(decode(path, 3), 40, central_square(611, 413))
+    np.testing.assert_array_equal(split.pixels(np.array([0]))[0], shown)
 
 
 def test_tiny_and_very_long_images():

@@ -13,6 +13,7 @@ from .crops import Box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 # How many pixels may be missing from a side and still be filled with background, as LeNet-5's
 # authors did to bring 28 x 28 digits to 32 x 32 (LeCun et al. 1998, section II.B).
@@ -22,8 +23,8 @@ MAX_PADDING = 4
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 
 
-def open_image(path: str | Path) -> "Image":
-    """Read the header of an image file: what follows needs the size. :func:`load` reads the rest.
+def open_image(path: str | Path) -> "ImageFile":
+    """Read the header of an image file; :func:`load_image` reads the rest.
 
     Raises ``DataError`` naming the file when it cannot be read, or has more pixels than
     ``PIL.Image.MAX_IMAGE_PIXELS``: a few bytes may claim to be gigabytes.
@@ -38,18 +39,15 @@ def open_image(path: str | Path) -> "Image":
     return image
 
 
-def load(image: "Image", channels: int, divisor: float = 1) -> "Image":
+def load_image(image: "ImageFile", channels: int, scale: int = 1) -> "Image":
     """Decode what :func:`open_image` opened to 8 bits: RGB (``channels`` 3) or luma (1).
 
     Palettes and CMYK are converted, transparent pixels are laid on white, 16-bit greys keep their
-    upper 8 bits, and an animation gives its first frame.
-
-    A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, at least 1/``divisor`` of it: libjpeg
-    then leaves out the high frequencies that resizing would average away, for values that differ
-    a little. Raises ``DataError`` naming the file when it cannot be decoded.
+    upper 8 bits, and an animation gives its first frame. A JPEG is decoded at 1/``scale`` of its
+    size (1, 2, 4 or 8; sides are rounded up), other images always in all their pixels. Raises
+    ``DataError`` naming the file when it cannot be decoded.
     """
-    with _named(image.filename), image:
-        scale = max(scale for scale in (1, 2, 4, 8) if scale <= max(divisor, 1))
+    with _named(str(image.filename)), image:
         if scale > 1:
             image.draft(None, (max(image.width // scale, 1), max(image.height // scale, 1)))
         image.load()
@@ -64,7 +62,7 @@ def decode(path: str | Path, channels: int) -> "Image":
     ...
     minidl.errors.DataError: no/such/image.png: unreadable image (No such file or directory)
     """
-    return load(open_image(path), channels)
+    return load_image(open_image(path), channels)
 
 
 def cut(image: "Image", size: int, box: Box) -> np.ndarray:
@@ -78,6 +76,22 @@ def cut(image: "Image", size: int, box: Box) -> np.ndarray:
     """
     resized = image.resize((size, size), _pillow().Resampling.BILINEAR, box=box)
     return np.asarray(resized).reshape(size, size, -1).transpose(2, 0, 1)  # (C, size, size)
+
+
+def load_and_cut(image: "ImageFile", channels: int, size: int, box: Box) -> np.ndarray:
+    """:func:`cut` out of what :func:`open_image` opened, sparing what it would only average away.
+
+    A JPEG is decoded at the least scale that leaves ``size`` pixels to the box's shorter side: of
+    its 8 x 8 frequencies libjpeg then takes the lowest, for values that differ a little.
+    """
+    left, top, right, bottom = box
+    largest = min(right - left, bottom - top) / size
+    scale = max(scale for scale in (1, 2, 4, 8) if scale <= max(largest, 1))
+    stored = image.size
+    loaded = load_image(image, channels, scale)
+    if loaded.size != stored:
+        box = left / scale, top / scale, right / scale, bottom / scale
+    return cut(loaded, size, box)
 
 
 def pad(images: np.ndarray, size: int) -> np.ndarray:
