@@ -33,8 +33,10 @@ from .training import (
     load_checkpoint,
 )
 from .training.dry_run import dry_run, dry_run_part
+from .training.initialisation import initialise
 from .training.options import add_arguments, options_of, read_toml, to_toml
 from .training.progress import make_reporter
+from .training.settings import BELONGING
 
 # What may change when a run goes on: it stays the same run, longer or elsewhere.
 CHANGEABLE = ("epochs", "data", "device", "threads")
@@ -144,11 +146,17 @@ def open_data(settings: Settings) -> tuple[Settings, data.DataSplits]:
 def build_model(settings: Settings) -> Module:
     """The network of `settings`, with weights drawn from its seed."""
     md.manual_seed(settings.seed)
+    options: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
     try:
         model = models.create(
-            settings.arch, settings.num_classes, settings.in_channels, settings.image_size
+            settings.arch,
+            settings.num_classes,
+            settings.in_channels,
+            settings.image_size,
+            **options,
         )
-    except ValueError as error:
+        initialise(model, settings.init)
+    except (TypeError, ValueError) as error:
         raise MinidlError(str(error)) from error
     return model.to(device=settings.device)
 
@@ -258,8 +266,12 @@ def run(args: argparse.Namespace, command: str) -> None:
     if arch is None and args.resume is None:
         raise MinidlError("--arch is required (see --list-archs), or --resume")
     settings, checkpoint = resolve_settings(given, args.resume, args.eval_only)
-    if "momentum" in vars(args) and settings.optimizer not in ("sgd", "rmsprop"):
-        raise MinidlError(f"--momentum is for sgd and rmsprop, not for {settings.optimizer}")
+    for name, (choice, fitting) in BELONGING.items():
+        chosen = getattr(settings, choice)
+        if name in vars(args) and chosen not in fitting:
+            raise MinidlError(
+                f"--{name.replace('_', '-')} is for {', '.join(fitting)}, not for {chosen}"
+            )
     if args.print_config:
         print(to_toml(settings), end="")
         return

@@ -208,7 +208,7 @@ def test_wrong_data_is_refused_in_one_line(tmp_path, capsys):
 
 def test_options_that_do_not_go_together(tmp_path, capsys):
     assert "not allowed with" in complaint(capsys, *LENET, "--dry-run", "--list-archs")
-    assert "--momentum is for sgd and rmsprop, not for adam" in complaint(
+    assert "--momentum is for sgd, rmsprop, not for adam" in complaint(
         capsys, *LENET, "--momentum", "0.5"
     )
     assert "<= 1024, got 100000" in complaint(capsys, *LENET, "--threads", "100000")

@@ -5,16 +5,44 @@ from typing import Any
 
 from ..data import DEFAULT_DATA
 from ..precision import PRECISIONS
+from .initialisation import OWN, parse_init
 from .options import checked, option, options_of
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "step", "multistep", "exponential", "polynomial", "cosine", "plateau")
+# Options that only some optimisers or schedules know.
+BELONGING: dict[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd", "rmsprop")),
+    "nesterov": ("optimizer", ("sgd",)),
+    "alpha": ("optimizer", ("rmsprop",)),
+    "eps": ("optimizer", ("adam", "adamw", "rmsprop")),
+    "milestones": ("schedule", ("multistep",)),
+    "step_size": ("schedule", ("step",)),
+    "gamma": ("schedule", ("step", "multistep", "exponential", "plateau")),
+    "power": ("schedule", ("polynomial",)),
+    "patience": ("schedule", ("plateau",)),
+    "min_lr": ("schedule", ("cosine", "plateau")),
+    "warmup": ("schedule", tuple(name for name in SCHEDULES if name != "plateau")),
+    "warmup_from": ("schedule", tuple(name for name in SCHEDULES if name != "plateau")),
+    "warmup_to": ("schedule", tuple(name for name in SCHEDULES if name != "plateau")),
+}
 # More would overflow the stack of OpenMP's first thread, which ends the process without a word.
 MAX_THREADS = 1024
+MAX_EPOCHS = 1_000_000
 
 WHAT = "what to train"
 HOW = "how to train (defaults depend on the architecture and the recipe)"
 WHERE = "where"
+
+
+def _below_one(values: tuple[float, ...]) -> None:
+    if not values or max(values) >= 1:
+        raise ValueError(f"expected factors below 1, got {', '.join(map(str, values)) or 'none'}")
+
+
+def _rising(values: tuple[float, ...]) -> None:
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"expected rising numbers, got {', '.join(map(str, values))}")
 
 
 @dataclass(frozen=True)
@@ -53,12 +81,64 @@ class Settings:
     batch_size: int = option(64, HOW, "images a step", minimum=1)
     optimizer: str = option("adam", HOW, "how gradients move the weights", choices=OPTIMIZERS)
     lr: float = option(3e-4, HOW, "highest rate of the schedule", above=0)
-    schedule: str = option(
-        "cosine", HOW, "learning rate after a linear warm-up over 5% of the steps",
-        choices=SCHEDULES,
-    )  # fmt: skip
     momentum: float = option(0.9, HOW, "of sgd and rmsprop", minimum=0)
+    nesterov: bool = option(False, HOW, "sgd: look ahead along the momentum")
     weight_decay: float = option(0.0, HOW, "pull towards zero", minimum=0)
+    alpha: float = option(0.99, HOW, "rmsprop: decay of the mean square", minimum=0, maximum=0.9999)
+    eps: float = option(1e-8, HOW, "adam, adamw, rmsprop: added to the divisor", above=0)
+    schedule: str = option("cosine", HOW, "how the rate changes", choices=SCHEDULES)
+    warmup: float | None = option(
+        None,
+        HOW,
+        "epochs of the warm-up (default: 5% of the run; plateau has none)",
+        minimum=0,
+        maximum=MAX_EPOCHS,
+    )
+    warmup_from: float = option(
+        1 / 3, HOW, "part of --lr that the warm-up starts from", above=0, maximum=1
+    )
+    warmup_to: float = option(1.0, HOW, "part of --lr that it ends with", above=0, maximum=1)
+    milestones: tuple[float, ...] | None = option(
+        None,
+        HOW,
+        "multistep: epochs after which the rate falls (default: 50% and 75% of the run)",
+        metavar="X,...",
+        above=0,
+        maximum=MAX_EPOCHS,
+        check=_rising,
+    )
+    step_size: float | None = option(
+        None,
+        HOW,
+        "step: epochs between two falls (default: a third of the run)",
+        above=0,
+        maximum=MAX_EPOCHS,
+    )
+    gamma: tuple[float, ...] | None = option(
+        None,
+        HOW,
+        "factor of a fall (default: 0.1), of multistep perhaps one each; exponential: an epoch "
+        "(default: ends at 1%)",
+        metavar="X,...",
+        above=0,
+        check=_below_one,
+    )
+    power: float = option(1.0, HOW, "polynomial: exponent", above=0)
+    patience: int = option(
+        2, HOW, "plateau: epochs without a lower test loss that it bears", minimum=0
+    )
+    min_lr: float = option(0.0, HOW, "cosine, plateau: lowest rate", minimum=0)
+    init: str = option(
+        OWN,
+        HOW,
+        "fresh weights: model (its own), he_normal, glorot_uniform, normal:0.01, ..., and "
+        "PATTERN=SCHEME for some parameters, with commas between them",
+        metavar="SCHEME",
+        check=parse_init,
+    )
+    dropout: float | None = option(
+        None, HOW, "probability (default: the network's own)", minimum=0, maximum=1
+    )
     seed: int = option(0, HOW, "same seed, same bits", minimum=0)
 
     device: str = option("cpu", WHERE, "cpu (default) or cuda[:N]")
@@ -79,6 +159,19 @@ class Settings:
                 object.__setattr__(self, name, checked(one, getattr(self, name)))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
+        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
+            raise ValueError("nesterov: needs a momentum > 0")
+        if self.schedule == "multistep" and self.gamma and len(self.gamma) > 1:
+            falls = 2 if self.milestones is None else len(self.milestones)
+            if len(self.gamma) != falls:
+                raise ValueError(
+                    f"gamma: expected one factor, or {falls} as there are milestones, "
+                    f"got {len(self.gamma)}"
+                )
+        elif self.gamma and len(self.gamma) > 1:
+            raise ValueError(
+                f"gamma: expected one factor for {self.schedule}, got {len(self.gamma)}"
+            )
 
     def changed(self, **given: Any) -> "Settings":
         """A copy with the options that are given (not None)."""
