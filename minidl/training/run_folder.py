@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import MinidlError
 from ..io.files import replace_file
-from .curves import plot_curves
+from ..reporting.curves import save_curves
 
 STEP_COLUMNS = ("epoch", "step", "lr", "loss")
 EPOCH_COLUMNS = (
@@ -147,7 +147,7 @@ class RunFolder:
         """Draw the epochs so far as `curves.png`, where matplotlib is installed."""
         if importlib.util.find_spec("matplotlib") is not None:
             with self._writing():
-                replace_file(self.path / "curves.png", lambda p: plot_curves(p, title, self.epochs))
+                replace_file(self.path / "curves.png", lambda p: save_curves(p, title, self.epochs))
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._writing(), open(self.metrics, "a") as file:
