@@ -54,30 +54,27 @@ def judge(
             images than the first; the text names its file.
     """
     check_comparable(candidates)
-    parts: list[np.ndarray] = []
-    splits: list[Split] = []
+    total: np.ndarray = np.zeros(())
+    classes: tuple[str, ...] = ()
+    labels = np.empty(0, np.int64)
+    sizes: list[int] = []
     for candidate in candidates:
         model, split = candidate.open(device)
-        splits.append(split)
-        first = splits[0]
-        if split.classes != first.classes or not np.array_equal(split.labels, first.labels):
+        shown = split.labels[chosen(split, limit)]
+        if not sizes:
+            classes, labels = split.classes, shown
+        if split.classes != classes or not np.array_equal(shown, labels):
             raise MinidlError(f"{candidate.path}: has other test images than {candidates[0].path}")
+        sizes.append(split.image_size)
         try:
             progress = None if begin is None else begin(candidate, model, split)
-            part = predict(model, split, protocol, limit, batch_size, device, progress)
+            total = total + predict(model, split, protocol, limit, batch_size, device, progress)
         except DataError:  # which names the file of an image
             raise
         except (MinidlError, ValueError) as error:
             raise MinidlError(f"{candidate.path}: {error}") from error
-        parts.append(part)
-    probabilities = np.mean(parts, axis=0)
-    outputs, known = probabilities.shape[1], splits[0].classes
-    return Judgement(
-        probabilities,
-        splits[0].labels[chosen(splits[0], limit)],
-        (*known, *map(str, range(len(known), outputs))),
-        tuple(split.image_size for split in splits),
-    )
+    names = (*classes, *map(str, range(len(classes), total.shape[1])))
+    return Judgement(total / len(candidates), labels, names, tuple(sizes))
 
 
 def check_comparable(candidates: Sequence[Candidate]) -> None:
