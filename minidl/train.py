@@ -37,6 +37,7 @@ from .training.initialisation import initialise
 from .training.options import add_arguments, options_of, read_toml, to_toml
 from .training.progress import make_reporter
 from .training.settings import BELONGING
+from .training.transfer_learning import describe_transfer, freeze, load_pretrained
 
 # What may change when a run goes on: it stays the same run, longer or elsewhere.
 CHANGEABLE = ("epochs", "data", "device", "threads")
@@ -143,8 +144,11 @@ def open_data(settings: Settings) -> tuple[Settings, data.DataSplits]:
     return settings.changed(num_classes=settings.num_classes or classes), splits
 
 
-def build_model(settings: Settings) -> Module:
-    """The network of `settings`, with weights drawn from its seed."""
+def build_model(settings: Settings, begin: bool) -> tuple[Module, list[str]]:
+    """The network of `settings`, and the names of what is drawn from its seed beside --weights.
+
+    The file of --weights is read only where a run begins: later its checkpoints have all.
+    """
     md.manual_seed(settings.seed)
     options: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
     try:
@@ -158,7 +162,12 @@ def build_model(settings: Settings) -> Module:
         initialise(model, settings.init)
     except (TypeError, ValueError) as error:
         raise MinidlError(str(error)) from error
-    return model.to(device=settings.device)
+    fresh: list[str] = []
+    if begin and settings.weights is not None:
+        fresh = load_pretrained(model, Path(settings.weights), settings.replace_head)
+    if settings.freeze:
+        freeze(model, settings.freeze)
+    return model.to(device=settings.device), fresh
 
 
 def describe(settings: Settings, splits: data.DataSplits, model: Module) -> str:
@@ -272,6 +281,8 @@ def run(args: argparse.Namespace, command: str) -> None:
             raise MinidlError(
                 f"--{name.replace('_', '-')} is for {', '.join(fitting)}, not for {chosen}"
             )
+    if settings.replace_head and settings.weights is None:
+        raise MinidlError("--replace-head needs --weights FILE")
     if args.print_config:
         print(to_toml(settings), end="")
         return
@@ -290,8 +301,10 @@ def run(args: argparse.Namespace, command: str) -> None:
         print(dry_run_part(settings, network))
         return
     settings, splits = open_data(settings)
-    model = build_model(settings)
+    model, fresh = build_model(settings, begin=checkpoint is None)
     print(describe(settings, splits, model), flush=True)
+    if transferred := describe_transfer(model, settings.weights, fresh):
+        print(transferred, flush=True)
     if args.dry_run:
         print(dry_run(settings, splits, model))
         return

@@ -1,11 +1,16 @@
 """Weights of another task, new heads, frozen layers and rates by pattern."""
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import oracle
+from safetensors.numpy import load_file
+from training_runs import LENET, complaint
 
 import minidl as md
 from minidl.errors import CheckpointError, MinidlError
+from minidl.train import main
 from minidl.training.transfer_learning import (
     freeze,
     head_names,
@@ -208,7 +213,7 @@ def test_rates_by_pattern_step_like_torch():
     torch = oracle()
     model = network()
     start = arrays_of(model)
-    rates = parse_rates("classifier.fc3=1, features.*=0.1,*.bias=3")
+    rates = parse_rates(["classifier.fc3=1", "features.*=0.1", "*.bias=3"])
     optimizer = md.optim.SGD(parameter_groups(model, 0.05, rates), momentum=0.9, weight_decay=0.01)
     schedule = md.optim.StepLR(optimizer, step_size=1, gamma=0.5)
 
@@ -241,16 +246,61 @@ def test_rates_by_pattern_step_like_torch():
 
 
 def test_rates_that_make_no_sense():
-    for text in ("features", "features=", "=2", "features=0", "fc=-1", "fc=nan", "fc=inf", "a=1,"):
-        with pytest.raises(MinidlError, match="lr-scale: expected PATTERN=FACTOR"):
-            parse_rates(text)
+    for text in ("features", "features=", "=2", "features=0", "fc=-1", "fc=nan", "fc=inf", ""):
+        with pytest.raises(ValueError, match="expected PATTERN=FACTOR with a factor > 0, got "):
+            parse_rates(["classifier=1", text])
     model = network()
     freeze(model, ["features.conv1"])
-    for text, complaint in (
-        ("feature=2", "'feature' matches no layer or parameter; did you mean 'features'?"),
-        ("features.conv1=2", "'features.conv1' matches only what is frozen or has a rate already"),
-        ("classifier=2,*.fc3=3", "'*.fc3' matches only what is frozen or has a rate already"),
+    for texts, expected in (
+        (["feature=2"], "'feature' matches no layer or parameter; did you mean 'features'?"),
+        (["features.conv1=2"], "'features.conv1' matches only what is frozen or has a rate"),
+        (["classifier=2", "*.fc3=3"], "'*.fc3' matches only what is frozen or has a rate"),
     ):
         with pytest.raises(MinidlError) as caught:
-            parameter_groups(model, 0.1, parse_rates(text))
-        assert str(caught.value) == f"lr-scale: {complaint}"
+            parameter_groups(model, 0.1, parse_rates(texts))
+        assert str(caught.value).startswith(f"lr-scale: {expected}")
+
+
+def checkpoint(path):
+    return load_file(path / "last.safetensors")
+
+
+def test_a_run_that_begins_with_the_weights_of_another(tmp_path, capsys):
+    """Frozen layers keep their bits, also in a run that is resumed; patterns come from TOML too."""
+    donor, run = tmp_path / "donor", tmp_path / "run"
+    limited = ["--arch", "resnet20_cifar", "--limit", "16", "--batch-size", "8", "--epochs"]
+    assert main([*limited, "1", "--out", str(donor)]) == 0
+    config = tmp_path / "transfer.toml"
+    config.write_text(f'weights = "{donor}"\nreplace_head = true\nfreeze = ["conv1", "bn1"]\n')
+    options = ["--config", str(config), "--lr-scale", "layer[12]=0.1,layer3=0.5"]
+    assert main([*limited, "1", *options, "--num-classes", "12", "--out", str(run)]) == 0
+    output = capsys.readouterr().out
+    assert f"weights from {donor}, new: fc.weight, fc.bias" in output
+    assert "269,388 of 269,852 parameters learn" in output
+    before = load_file(donor / "best.safetensors")
+    for _ in range(2):
+        after = checkpoint(run)
+        frozen = [name for name in before if name.startswith(("conv1", "bn1"))]
+        assert len(frozen) == 6  # running statistics and the counter among them
+        for name in frozen:
+            np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+        assert not np.array_equal(after["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"])
+        assert after["fc.weight"].shape == (12, 64)
+        shutil.rmtree(donor, ignore_errors=True)  # which a run that goes on does not need
+        assert main(["--resume", str(run), "--epochs", "2"]) == 0
+    assert "begun with freeze ('conv1', 'bn1'), not ('conv1',)" in complaint(
+        capsys, "--resume", str(run), "--freeze", "conv1"
+    )
+
+
+def test_options_of_transfer_that_are_wrong(tmp_path, capsys):
+    lenet = [*LENET, "--out", str(tmp_path / "run")]
+    assert "--replace-head needs --weights FILE" in complaint(capsys, *lenet, "--replace-head")
+    assert "there are: features, classifier" in complaint(capsys, *lenet, "--freeze", "zzz")
+    assert "leaves nothing to learn" in complaint(
+        capsys, *lenet, "--freeze", "features", "--freeze", "classifier"
+    )
+    assert "expected PATTERN=FACTOR" in complaint(capsys, *lenet, "--lr-scale", "features:2")
+    assert "lr-scale: 'zzz' matches no layer" in complaint(capsys, *lenet, "--lr-scale", "zzz=2")
+    assert "cannot be read" in complaint(capsys, *lenet, "--weights", str(tmp_path / "none"))
+    assert list(tmp_path.iterdir()) == []

@@ -16,9 +16,8 @@ from ..tensor import Tensor, randn
 from .batches_on_device import copied_ahead
 from .optimization import make_optimizer
 from .settings import Settings
+from .tables import table
 from .trainer import Trainer
-
-LONGEST_NAME = 32  # leaves room for the other columns in a terminal of 80
 
 
 def dry_run(settings: Settings, splits: DataSplits, model: Module) -> str:
@@ -71,7 +70,7 @@ def _describe_step(model: Module, images: np.ndarray | Tensor, step: Callable[[]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
     return (
-        f"{_table(rows)}\n"
+        f"{table(rows)}\n"
         f"parameters {parameters:,} ({parameters * 4 / 1e6:,.1f} MB), "
         f"outputs of all layers {output_bytes / 1e6:,.1f} MB\n"
         f"peak memory of the process {peak_bytes / 1e6:,.1f} MB\n"
@@ -86,18 +85,3 @@ def _shape(array: np.ndarray | Tensor) -> str:
 
 def _parameters(module: Module) -> int:
     return sum(parameter.size for parameter in module.parameters())
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
-
-
-def _table(rows: list[Any]) -> str:
-    """Columns two spaces apart: the first two to the left, the others to the right."""
-    rows = [(_shortened(name), *others) for name, *others in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        f"{name:{widths[0]}}  {kind:{widths[1]}}  {shape:>{widths[2]}}  {size:>{widths[3]}}"
-        for name, kind, shape, size in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)

@@ -5,13 +5,18 @@ import math
 from .. import optim
 from ..nn import Module
 from .settings import Settings
+from .transfer_learning import parameter_groups, parse_rates
 
 WARMUP_FRACTION = 0.05
 
 
 def make_optimizer(settings: Settings, model: Module) -> optim.Optimizer:
-    """The optimiser that `settings` asks for, over all parameters of `model`."""
-    parameters = list(model.parameters())
+    """The optimiser that `settings` asks for, over all parameters of `model` that learn.
+
+    Raises:
+        MinidlError: a pattern of `lr_scale` matches nothing that learns.
+    """
+    parameters = parameter_groups(model, settings.lr, parse_rates(settings.lr_scale))
     lr, momentum, weight_decay = settings.lr, settings.momentum, settings.weight_decay
     match settings.optimizer:
         case "sgd":

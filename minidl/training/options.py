@@ -168,8 +168,16 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
             arguments["action"] = argparse.BooleanOptionalAction
         else:
             arguments["type"] = _argument_type(one)
+            arguments["action"] = _Extend if one.many else "store"
             arguments["metavar"] = one.metavar or {int: "N", float: "X"}.get(one.kind, "NAME")
         groups[one.group].add_argument(flag, **arguments)
+
+
+class _Extend(argparse.Action):
+    """A list that is given twice has the entries of both."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), *values))
 
 
 def _help(one: Option) -> str:

@@ -7,6 +7,7 @@ from ..data import DEFAULT_DATA
 from ..precision import PRECISIONS
 from .initialisation import OWN, parse_init
 from .options import checked, option, options_of
+from .transfer_learning import parse_rates
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "step", "multistep", "exponential", "polynomial", "cosine", "plateau")
@@ -76,6 +77,16 @@ class Settings:
     )
     in_channels: int = option(3, WHAT, "of the images: grey or colour", choices=(1, 3))
     limit: int | None = option(None, WHAT, "use only this many images of each split", minimum=1)
+    weights: str | None = option(
+        None, WHAT, "file of weights to begin with, or the folder of a run", metavar="FILE"
+    )
+    replace_head: bool = option(
+        False, WHAT, "with --weights: begin with a new last layer, for other classes"
+    )
+    freeze: tuple[str, ...] = option(
+        (), WHAT, "layers that stay as they are: names or patterns, e.g. features.*",
+        metavar="PATTERN,...",
+    )  # fmt: skip
 
     epochs: int = option(6, HOW, "passes over the training images", minimum=1)
     batch_size: int = option(64, HOW, "images a step", minimum=1)
@@ -139,6 +150,10 @@ class Settings:
     dropout: float | None = option(
         None, HOW, "probability (default: the network's own)", minimum=0, maximum=1
     )
+    lr_scale: tuple[str, ...] = option(
+        (), HOW, "factors of the learning rate by layer, e.g. features.*=0.1,classifier=2",
+        metavar="PATTERN=X,...", check=parse_rates,
+    )  # fmt: skip
     seed: int = option(0, HOW, "same seed, same bits", minimum=0)
 
     device: str = option("cpu", WHERE, "cpu (default) or cuda[:N]")

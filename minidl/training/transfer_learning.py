@@ -29,7 +29,14 @@ from ..models.pretrained import MisfitError, load_weights
 from ..nn import BatchNorm2d, Module
 from ..nn.parameter import parameters_without_values
 
-__all__ = ["freeze", "head_names", "load_pretrained", "parameter_groups", "parse_rates"]
+__all__ = [
+    "describe_transfer",
+    "freeze",
+    "head_names",
+    "load_pretrained",
+    "parameter_groups",
+    "parse_rates",
+]
 
 
 def head_names(model: ImageClassifier) -> list[str]:
@@ -93,6 +100,25 @@ def _auxiliary_names(model: ImageClassifier) -> list[str]:
     return [name for name in model.state_dict() if pattern and re.match(pattern, name)]
 
 
+def describe_transfer(model: Module, weights: str | None, fresh: Sequence[str]) -> str:
+    """Where the weights are from and what of them learns, in a line or two; "" if that is usual.
+
+    >>> lenet = models.create("lenet5")
+    >>> names = freeze(lenet, ["features"])
+    >>> print(describe_transfer(lenet, "lenet.npz", ["classifier.fc3.weight"]))
+    weights from lenet.npz, new: classifier.fc3.weight
+    59,134 of 61,706 parameters learn
+    """
+    lines = []
+    if weights is not None:
+        lines.append(f"weights from {weights}" + (f", new: {', '.join(fresh)}" if fresh else ""))
+    sizes = [(parameter.size, parameter.requires_grad) for parameter in model.parameters()]
+    total, learning = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+    if learning < total:
+        lines.append(f"{learning:,} of {total:,} parameters learn")
+    return "\n".join(lines)
+
+
 def freeze(model: Module, patterns: Sequence[str]) -> list[str]:
     """Freeze what the patterns match; returns the names of the frozen parameters.
 
@@ -123,26 +149,26 @@ def freeze(model: Module, patterns: Sequence[str]) -> list[str]:
     return frozen
 
 
-def parse_rates(text: str) -> list[tuple[str, float]]:
-    """Factors of the learning rate by pattern, from `PATTERN=FACTOR,...`.
+def parse_rates(texts: Sequence[str]) -> list[tuple[str, float]]:
+    """Factors of the learning rate by pattern, each from `PATTERN=FACTOR`.
 
     Raises:
-        MinidlError: the text is of another form, or a factor is not a positive number.
+        ValueError: a text is of another form, or a factor is not a positive number.
 
-    >>> parse_rates("features.*=0.1,classifier=1")
+    >>> parse_rates(["features.*=0.1", "classifier=1"])
     [('features.*', 0.1), ('classifier', 1.0)]
     """
     rates = []
-    for part in text.split(","):
-        pattern, _, number = (piece.strip() for piece in part.partition("="))
+    for text in texts:
+        pattern, _, number = (piece.strip() for piece in text.rpartition("="))
         try:
             factor = float(number)
         except ValueError:
             factor = math.nan
         if not pattern or not 0 < factor < math.inf:
-            raise MinidlError(
-                f"lr-scale: expected PATTERN=FACTOR with a factor > 0, got {part.strip()!r} "
-                "(what is not to learn at all is for --freeze)"
+            raise ValueError(
+                f"expected PATTERN=FACTOR with a factor > 0, got {text!r} "
+                "(what is not to learn at all is for freeze)"
             )
         rates.append((pattern, factor))
     return rates
