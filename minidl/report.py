@@ -16,7 +16,7 @@ from .io.files import replace_file
 from .reporting.page import MOST_RUNS, page
 from .reporting.run import read_runs
 
-NAME = "report.html"
+REPORT = "report.html"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FILE.html",
-        help=f"where to write (default: {NAME}, for one run in its folder)",
+        help=f"where to write (default: {REPORT}, for one run in its folder)",
     )
     return parser
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(arguments)
-    out = args.out or (args.runs[0] / NAME if len(args.runs) == 1 else Path(NAME))
+    out = args.out or (args.runs[0] / REPORT if len(args.runs) == 1 else Path(REPORT))
 
     def write() -> None:
         write_report(args.runs, out)

@@ -6,6 +6,7 @@ everything that ends it sooner, with one line on standard error that says what.
 """
 
 import argparse
+import importlib.util
 import shlex
 import sys
 import time
@@ -24,6 +25,8 @@ from .commands import Parser, exit_status
 from .device import to_device
 from .errors import CheckpointError, DataError, MinidlError
 from .nn import Module
+from .report import REPORT, write_report
+from .reporting.tensorboard import EventLog, check_tensorboard
 from .training import (
     Checkpoint,
     RunFolder,
@@ -40,7 +43,7 @@ from .training.settings import BELONGING
 from .training.transfer_learning import describe_transfer, freeze, load_pretrained
 
 # What may change when a run goes on: it stays the same run, longer or elsewhere.
-CHANGEABLE = ("epochs", "data", "device", "threads")
+CHANGEABLE = ("epochs", "data", "device", "threads", "tensorboard")
 # What belongs to the weights, and so holds even for an evaluation on other data.
 SHAPE = ("arch", "image_size", "num_classes")
 
@@ -257,6 +260,21 @@ def open_run(trainer: Trainer, out: Path | None, checkpoint: Checkpoint | None) 
     return run
 
 
+def train(trainer: Trainer, run: RunFolder) -> None:
+    """Run to the last epoch, and leave what shows how it went."""
+    if trainer.settings.tensorboard:
+        run.events = EventLog(run.path, trainer.progress.step + 1)
+    try:
+        trainer.train(make_reporter())
+        if run.events is not None:
+            run.events.last_images(run.path)
+    finally:
+        if run.events is not None:
+            run.events.close()
+    if importlib.util.find_spec("matplotlib") is not None:
+        write_report([run.path], run.path / REPORT)
+
+
 def run(args: argparse.Namespace, command: str) -> None:
     """Do what the options say; `command` is what the user typed, for the record.
 
@@ -292,6 +310,8 @@ def run(args: argparse.Namespace, command: str) -> None:
         raise MinidlError(str(error)) from error
     if settings.amp != "off" and settings.device == "cpu":
         raise MinidlError(f"--amp {settings.amp} needs a GPU: --device cuda")
+    if settings.tensorboard:
+        check_tensorboard()
     if settings.threads is not None:
         md.set_num_threads(settings.threads)
     if settings.arch not in models.list_classifiers():
@@ -329,7 +349,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     environment = {"command": command, "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     trainer.run.write_json("environment.json", environment | installation.collect_config()[0])
     print(f"writing to {trainer.run.path}", flush=True)
-    trainer.train(make_reporter())
+    train(trainer, trainer.run)
     print(
         f"test accuracy {progress.best_accuracy:.1%} (best, after epoch {progress.best_epoch}) in "
         f"{duration(progress.seconds)}, checkpoint {trainer.run.best}"

@@ -208,7 +208,7 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path, capsys):
     assert "the following arguments are required: RUN" in complaint(capsys)
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
 def test_no_damage_is_met_with_another_error(tmp_path, count):
     path, random = make_run(tmp_path / "a"), np.random.default_rng(count)
     whole = {name: (path / name).read_bytes() for name in DAMAGE}

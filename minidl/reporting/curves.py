@@ -62,6 +62,8 @@ def plot_steps(runs: Mapping[str, Records], axes: Any = None) -> Any:
     axes = _new_axes() if axes is None else axes
     highest = 0.0
     for number, (name, records) in enumerate(runs.items()):
+        if not records:
+            continue
         steps, losses = _column(records, "step"), _column(records, "loss")
         colour = COLOURS[number]
         axes.plot(*envelope(steps, losses), color=colour, alpha=0.3, linewidth=0.6)
@@ -87,6 +89,8 @@ def plot_learning_rate(runs: Mapping[str, Records], axes: Any = None) -> Any:
     axes = _new_axes() if axes is None else axes
     stairs = []
     for number, (name, records) in enumerate(runs.items()):
+        if not records:
+            continue
         steps, rates = _column(records, "step"), _column(records, "lr")
         stairs.append(1 < len(np.unique(rates)) < len(rates) / 10)
         axes.plot(*envelope(steps, rates), color=COLOURS[number], linewidth=1.6, label=name)

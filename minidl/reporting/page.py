@@ -77,7 +77,7 @@ def lead(run: Run) -> str:
     """The run in a sentence."""
     what = f"{run.config.get('arch', 'a network')} on {run.config.get('data', 'unknown data')}"
     if run.best is None:
-        return f"{what}: in its first epoch, after step {run.steps[-1]['step']:,}."
+        return f"{what}: in its first epoch, after step {run.last_step:,}."
     return (
         f"{what}: {run.best['val_accuracy']:.1%} of the test images right after epoch "
         f"{run.best['epoch']}, the best of {epochs_done(run)}."
@@ -99,7 +99,7 @@ def results(runs: Sequence[Run]) -> Html:
         "last training accuracy": lambda run: (
             run.epochs and f"{run.epochs[-1]['train_accuracy']:.2%}"
         ),
-        "trained": lambda run: f"{epochs_done(run)}, {run.steps[-1]['step']:,} steps",
+        "trained": lambda run: f"{epochs_done(run)}, {run.last_step:,} steps",
         "time": lambda run: duration(sum(e.get("seconds", 0.0) for e in run.epochs)),
         "images/s (median epoch)": speed,
         "best checkpoint": checkpoint,
@@ -153,24 +153,26 @@ def curves(runs: Sequence[Run]) -> Html:
     drawn = []
     if any(by_epoch.values()):
         for quantity in ("accuracy", "loss"):
-            figure = plot_epochs(by_epoch, quantity)
             about = "; ".join(ends(run, quantity) for run in runs if run.epochs)
-            caption = f"{quantity.capitalize()} by epoch.{dashed}"
-            drawn.append(picture(as_svg(figure, quantity, about), caption))
-    about = "; ".join(
-        f"{run.name}: training loss {run.steps[0]['loss']:.3g} in the first step, "
-        f"{run.steps[-1]['loss']:.3g} in the last"
-        for run in runs
-    )
-    caption = "Training loss by step. Bold: the mean over a fiftieth of the steps."
-    drawn.append(picture(as_svg(plot_steps(by_step), "steps", about), caption))
-    about = "; ".join(
-        f"{run.name}: learning rate at most {max(s['lr'] for s in run.steps):.3g}, "
-        f"{run.steps[-1]['lr']:.3g} at the end"
-        for run in runs
-    )
-    figure = plot_learning_rate(by_step)
-    drawn.append(picture(as_svg(figure, "rate", about), "Learning rate by step."))
+            svg = as_svg(plot_epochs(by_epoch, quantity), quantity, about)
+            drawn.append(picture(svg, f"{quantity.capitalize()} by epoch.{dashed}"))
+    if any(by_step.values()):
+        about = "; ".join(
+            f"{run.name}: training loss {run.steps[0]['loss']:.3g} in the first step, "
+            f"{run.steps[-1]['loss']:.3g} in the last"
+            for run in runs
+            if run.steps
+        )
+        caption = "Training loss by step. Bold: the mean over a fiftieth of the steps."
+        drawn.append(picture(as_svg(plot_steps(by_step), "steps", about), caption))
+        about = "; ".join(
+            f"{run.name}: learning rate at most {max(step['lr'] for step in run.steps):.3g}, "
+            f"{run.steps[-1]['lr']:.3g} at the end"
+            for run in runs
+            if run.steps
+        )
+        svg = as_svg(plot_learning_rate(by_step), "rate", about)
+        drawn.append(picture(svg, "Learning rate by step."))
     return tag("div", *drawn, class_="grid")
 
 

@@ -18,6 +18,7 @@ from .filters import read_first_layer
 # What every record of metrics.jsonl has, by its kind; other columns are optional.
 NUMBERS = {
     "step": ("epoch", "step", "lr", "loss"),
+    "skip": ("epoch", "step"),
     "epoch": ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
 }
 # Larger than any run's small files; a stranger's may be anything.
@@ -45,7 +46,9 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: `steps` and `epochs` are the records of `metrics.jsonl`, `config` the settings.
+    """One run: `config` its settings, `steps` and `epochs` the records of `metrics.jsonl`.
+
+    A run that went on from an older checkpoint may have epochs without their steps.
 
     `filters` is the first layer's weight (filters, channels, height, width) in `best.safetensors`,
     `confusion` the best epoch's matrix; both are None as long as the run has none.
@@ -59,6 +62,11 @@ class Run:
     epochs: list[dict[str, Any]]
     confusion: Confusion | None
     filters: np.ndarray | None
+
+    @property
+    def last_step(self) -> int:
+        """The number of the last step that has been logged."""
+        return int(max(record["step"] for record in (*self.steps[-1:], *self.epochs[-1:])))
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -125,7 +133,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The records of steps and of epochs; a last line that is being written is not yet there."""
-    found: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": []}
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in NUMBERS}
     if not path.is_file():
         raise MinidlError(f"{path.parent}: nothing has been logged yet (there is no {path.name})")
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -138,7 +146,7 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                 _check(record)
             except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
                 raise MinidlError(f"{path}: line {number} is not a record of a run") from error
-    if not found["step"]:
+    if not found["step"] and not found["epoch"]:
         raise MinidlError(f"{path}: no step has been logged yet")
     return found["step"], found["epoch"]
 

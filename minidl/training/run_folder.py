@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import MinidlError
 from ..io.files import replace_file
 from ..reporting.curves import save_curves
+from ..reporting.tensorboard import EVENT_FILES, EventLog
 
 STEP_COLUMNS = ("epoch", "step", "lr", "loss")
 EPOCH_COLUMNS = (
@@ -47,6 +48,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.epochs: list[dict[str, Any]] = []
+        self.events: EventLog | None = None
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -57,7 +59,9 @@ class RunFolder:
         run = cls(path)
         with run._writing():
             present = list(path.iterdir()) if path.is_dir() else []
-            kept = {file.name for file in present} - {*REPLACEABLE, *_names_of_leftovers(path)}
+            events = {file.name for file in path.glob(EVENT_FILES)}
+            left = {*REPLACEABLE, *_names_of_leftovers(path)} | events
+            kept = {file.name for file in present} - left
             if kept or path.is_file():
                 go_on = f", or continue it with --resume {path}" if run.last.exists() else ""
                 raise MinidlError(f"{path}: exists already; choose another --out{go_on}")
@@ -152,6 +156,8 @@ class RunFolder:
     def _append(self, record: dict[str, Any]) -> None:
         with self._writing(), open(self.metrics, "a") as file:
             file.write(_line(record))
+            if self.events is not None:
+                self.events.record(record)
 
     def _write_csv(self) -> None:
         text = io.StringIO()

@@ -164,6 +164,7 @@ class Settings:
         choices=("off", *PRECISIONS),
         metavar="TYPE",
     )
+    tensorboard: bool = option(False, WHERE, "write events for TensorBoard too")
     threads: int | None = option(
         None, WHERE, "of the CPU kernels; results do not change", minimum=1, maximum=MAX_THREADS
     )
