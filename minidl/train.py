@@ -45,7 +45,7 @@ from .training.transfer_learning import describe_transfer, freeze, load_pretrain
 # What may change when a run goes on: it stays the same run, longer or elsewhere.
 CHANGEABLE = ("epochs", "data", "device", "threads", "tensorboard")
 # What belongs to the weights, and so holds even for an evaluation on other data.
-SHAPE = ("arch", "image_size", "num_classes")
+SHAPE = ("arch", "image_size", "num_classes", "preprocess")
 
 
 def make_parser() -> Parser:
@@ -129,8 +129,14 @@ def resolve_settings(
     return saved.changed(**given), checkpoint
 
 
-def open_data(settings: Settings) -> tuple[Settings, data.DataSplits]:
-    """The data set, and the settings completed by its image size and number of classes."""
+def open_data(
+    settings: Settings, checkpoint: Checkpoint | None = None
+) -> tuple[Settings, data.DataSplits]:
+    """The data set, and the settings completed by its image size and number of classes.
+
+    What the preprocessing measures on the training set is taken from the checkpoint, if there is
+    one.
+    """
     splits = data.load(
         settings.data,
         settings.image_size,
@@ -143,6 +149,12 @@ def open_data(settings: Settings) -> tuple[Settings, data.DataSplits]:
             f"{settings.data}: label {classes - 1} is out of range for {settings.num_classes} "
             f"classes (the data has {classes})"
         )
+    tensors = {} if checkpoint is None else checkpoint.tensors
+    measured = tensors if any(name.startswith(data.PREPROCESS_PREFIX) for name in tensors) else None
+    try:
+        splits = splits.prepared(settings.augment, settings.preprocess, measured)
+    except ValueError as error:
+        raise DataError(f"{settings.data}: {error}") from error
     settings = settings.changed(image_size=splits.image_size)
     return settings.changed(num_classes=settings.num_classes or classes), splits
 
@@ -174,7 +186,7 @@ def build_model(settings: Settings, begin: bool) -> tuple[Module, list[str]]:
 
 
 def describe(settings: Settings, splits: data.DataSplits, model: Module) -> str:
-    """What the network is and what it sees, in two lines."""
+    """What the network is and what it sees, in three lines."""
     parameters = sum(parameter.size for parameter in model.parameters())
     size = settings.image_size
     used = ""
@@ -183,7 +195,8 @@ def describe(settings: Settings, splits: data.DataSplits, model: Module) -> str:
         used = f", limited to {train:,} + {val:,}"
     return (
         f"{settings.arch}: {parameters:,} parameters, input {settings.in_channels}x{size}x{size}, "
-        f"{settings.num_classes} classes\n{splits.describe()}{used}"
+        f"{settings.num_classes} classes\n{splits.describe()}{used}\n"
+        f"{splits.describe_inputs()}"
     )
 
 
@@ -320,7 +333,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         network.to(device=settings.device)
         print(dry_run_part(settings, network))
         return
-    settings, splits = open_data(settings)
+    settings, splits = open_data(settings, checkpoint)
     model, fresh = build_model(settings, begin=checkpoint is None)
     print(describe(settings, splits, model), flush=True)
     if transferred := describe_transfer(model, settings.weights, fresh):

@@ -1,18 +1,23 @@
 """Training variants of images: crops, mirroring and colours, each image's drawn by a counter."""
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._kernels.reference.philox import LOW_WORD, WORD_BITS, philox4x32
+from .colour import ColourComponents, ColourJitter, pca_shift
 from .crops import Crop, PadCrop, ResizedCrop, ScaleCrop, SquareCrop
+
+if TYPE_CHECKING:
+    from .splits import Split
 
 # What an image's numbers are for. Each has its own, so that switching one augmentation on leaves
 # what the others do to an image as it was.
-FLIP, CROP = 0, slice(1, 5)
+FLIP, CROP, COLOUR, PCA_COLOUR = 0, slice(1, 5), slice(5, 8), slice(8, 12)
 BLOCKS = 3  # of four numbers: what one step of the counter gives
 
 
@@ -20,17 +25,22 @@ BLOCKS = 3  # of four numbers: what one step of the counter gives
 class Augmentation:
     """What training does to an image before the network sees it; evaluation does nothing of it.
 
-    One crop at most, then mirroring of every second image.
+    In this order: one crop at most, mirroring of every second image, brightness and contrast and
+    saturation, and the shift of colours along their principal components, whose deviation is
+    ``pca_colour`` (0: none). That one needs :meth:`fit`.
 
     >>> augmentation = Augmentation.parse("flip,pad-crop:4:reflect")
-    >>> augmentation
-    Augmentation(crop=PadCrop(padding=4, reflect=True), flip=True)
+    >>> augmentation.crop, augmentation.flip
+    (PadCrop(padding=4, reflect=True), True)
     >>> str(augmentation)
     'pad-crop:4:reflect,flip'
     """
 
     crop: Crop | None = None
     flip: bool = False
+    colour: ColourJitter | None = None
+    pca_colour: float = 0.0
+    components: ColourComponents | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> "Augmentation":
@@ -42,7 +52,10 @@ class Augmentation:
         ``pad-crop:4[:reflect]``       a shift by up to 4 pixels, the border black or mirrored
         ``scale:256:480``              shorter side uniform in the range, then a random crop
         ``resized-crop:0.08:1``        a box of 8 to 100 % of the area, aspect 3/4 to 4/3
-        ``none``                       nothing, alone
+        ``colour:0.4``                 brightness, contrast, saturation times 0.6 to 1.4; or three
+                                       numbers, ``colour:0.4:0.4:0``
+        ``pca-colour:0.1``             AlexNet's shift along the principal components of colour
+        ``none``                       nothing; stands alone
         =============================  ============================================================
 
         The numbers may be left out and are then those of this table. Raises ``ValueError`` for
@@ -70,14 +83,39 @@ class Augmentation:
                 raise ValueError(f"two of a kind, {given[field][0]} and {part}")
             try:
                 given[field] = part, make(*arguments)
-            except (TypeError, ValueError) as error:
-                reason = f" ({error})" if str(error).startswith("expected") else ""
-                raise ValueError(f"{part!r} is not {usage}{reason}") from error
+            except (TypeError, ValueError) as error:  # too many, no numbers, or out of range
+                raise ValueError(f"expected {usage}, got {part!r}") from error
         return cls(**{field: value for field, (_, value) in given.items()})
 
     def __str__(self) -> str:
-        parts = [str(part) for part in (self.crop,) if part]
-        return ",".join(parts + ["flip"] * self.flip) or "none"
+        parts = (
+            str(self.crop or ""),
+            "flip" if self.flip else "",
+            str(self.colour or ""),
+            f"pca-colour:{self.pca_colour:g}" if self.pca_colour else "",
+        )
+        return ",".join(filter(None, parts)) or "none"
+
+    def fit(self, split: "Split") -> "Augmentation":
+        """This augmentation with what it has to know of the training split, if anything."""
+        if not self.pca_colour:
+            return self
+        return replace(self, components=ColourComponents.fit(split))
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What :meth:`fit` measured: float64 arrays by name, none if nothing was to be measured."""
+        return {} if self.components is None else vars(self.components).copy()
+
+    def with_state(self, state: Mapping[str, np.ndarray]) -> "Augmentation":
+        """This augmentation with what another one measured, from its :meth:`state_dict`.
+
+        Raises ``ValueError`` for other arrays than this augmentation has to know.
+        """
+        expected = ["eigenvalues", "eigenvectors"] if self.pca_colour else []
+        if sorted(state) != expected:
+            wanted, got = (", ".join(sorted(names)) or "none" for names in (expected, state))
+            raise ValueError(f"{self}: expected the measured arrays {wanted}, got {got}")
+        return replace(self, components=ColourComponents(**state)) if expected else self
 
     def check(self, size: int) -> None:
         """Raise ``ValueError`` when this cannot be done to images of ``size`` x ``size``."""
@@ -103,18 +141,27 @@ class Augmentation:
         return words / 2**32
 
     def apply(self, pixels: np.ndarray, draws: np.ndarray, may_flip: bool) -> np.ndarray:
-        """What follows the cut: uint8 (N, C, S, S) moved and mirrored."""
+        """What follows the cut of uint8 pixels (N, C, S, S); float32 where colours change.
+
+        Raises ``ValueError`` where :meth:`fit` is missing.
+        """
         if self.crop is not None:
             pixels = self.crop.shift(pixels, draws[:, CROP])
         if self.flip and may_flip:
             mirrored = draws[:, FLIP] < 0.5
             pixels = np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
+        if self.colour is not None:
+            pixels = self.colour(pixels, draws[:, COLOUR])
+        if self.pca_colour:
+            if self.components is None:
+                raise ValueError("pca-colour: the training set's colours have not been measured")
+            pixels = pca_shift(pixels, draws[:, PCA_COLOUR], self.components, self.pca_colour)
         return pixels
 
 
 def _pad_crop(padding: str = "4", border: str | None = None) -> PadCrop:
     if border not in (None, "reflect"):
-        raise ValueError("expected reflect or nothing after the number")
+        raise ValueError(f"unknown border {border!r}")
     return PadCrop(int(padding), border is not None)
 
 
@@ -126,13 +173,30 @@ def _resized_crop(smallest: str = "0.08", largest: str = "1") -> ResizedCrop:
     return ResizedCrop(float(smallest), float(largest))
 
 
+def _colour(
+    brightness: str = "0.4", contrast: str | None = None, saturation: str | None = None
+) -> ColourJitter:
+    if (contrast is None) != (saturation is None):
+        raise ValueError("two numbers")
+    others = (brightness if text is None else text for text in (contrast, saturation))
+    return ColourJitter(*map(float, (brightness, *others)))
+
+
+def _pca_colour(sigma: str = "0.1") -> float:
+    if not 0 < float(sigma) < math.inf:
+        raise ValueError(f"sigma is {sigma}")
+    return float(sigma)
+
+
 # By name: the field it fills, how it is written, and what makes its value of the arguments.
 OPERATIONS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     "flip": ("flip", "flip", lambda: True),
     "crop": ("crop", "crop", SquareCrop),
-    "pad-crop": ("crop", "pad-crop:PIXELS or pad-crop:PIXELS:reflect", _pad_crop),
-    "scale": ("crop", "scale:SMALLEST:LARGEST", _scale),
-    "resized-crop": ("crop", "resized-crop:SMALLEST:LARGEST", _resized_crop),
+    "pad-crop": ("crop", "pad-crop:PIXELS or pad-crop:PIXELS:reflect, PIXELS >= 1", _pad_crop),
+    "scale": ("crop", "scale:A:B, whole numbers 1 <= A <= B <= 10000", _scale),
+    "resized-crop": ("crop", "resized-crop:A:B, 0 < A <= B <= 1", _resized_crop),
+    "colour": ("colour", "colour:X or colour:X:Y:Z, numbers from 0 to 1", _colour),
+    "pca-colour": ("pca_colour", "pca-colour:SIGMA, SIGMA > 0", _pca_colour),
 }
 
 

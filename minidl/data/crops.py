@@ -64,8 +64,8 @@ class ScaleCrop(Crop):
     largest: int = 480
 
     def __post_init__(self) -> None:
-        if not 1 <= self.smallest <= self.largest:
-            raise ValueError("expected 1 <= SMALLEST <= LARGEST")
+        if not 1 <= self.smallest <= self.largest <= 10_000:
+            raise ValueError(f"{self}: expected 1 <= smallest <= largest <= 10000")
 
     def box(self, width: int, height: int, size: int, draws: np.ndarray) -> Box:
         shorter = self.smallest + draws[0] * (self.largest - self.smallest)
@@ -102,7 +102,7 @@ class ResizedCrop(Crop):
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= self.largest <= 1:
-            raise ValueError("expected 0 < SMALLEST <= LARGEST <= 1")
+            raise ValueError(f"{self}: expected 0 < smallest <= largest <= 1")
 
     def box(self, width: int, height: int, size: int, draws: np.ndarray) -> Box:
         area = (self.smallest + draws[0] * (self.largest - self.smallest)) * width * height
@@ -138,7 +138,7 @@ class PadCrop(Crop):
 
     def __post_init__(self) -> None:
         if self.padding < 1:
-            raise ValueError("expected PIXELS of at least 1")
+            raise ValueError(f"{self}: expected at least 1 pixel")
 
     def shift(self, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
         size, padding = pixels.shape[-1], self.padding

@@ -13,22 +13,28 @@
 import difflib
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
+from .augment import Augmentation
 from .cifar import CIFAR10, CIFAR100, CifarLayout, read_cifar, read_class_names
 from .folder import list_classes, read_folder
 from .idx import find_idx, read_idx_pair
+from .preprocess import Preprocessing
 from .splits import ArraySplit, FolderSplit, Split
 
 DEFAULT_DATA = "fashion-mnist-small"
 EMBEDDED_FILE = Path(__file__).parent / "embedded" / "fashion_mnist_small.npz"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FOLDER_IMAGE_SIZE = 224
+
+# Of the names in a run's checkpoint.
+AUGMENT_PREFIX, PREPROCESS_PREFIX = "augment/", "preprocess/"
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -47,11 +53,15 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True)
 class DataSplits:
-    """A data set: ``train`` to learn from and ``val`` to measure on (the published test set)."""
+    """A data set: ``train`` to learn from and ``val`` to measure on (the published test set).
+
+    ``augmentation`` is what a training run does to the images of ``train``.
+    """
 
     name: str
     train: Split
     val: Split
+    augmentation: Augmentation
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,6 +84,59 @@ class DataSplits:
         native = self.train.native_size
         stored = f" ({native[0]} x {native[1]})" if native else ""
         return f"{self.name}: {len(self.train):,} + {len(self.val):,} images{stored}"
+
+    def prepared(
+        self,
+        augment: str | None = None,
+        preprocess: str = "standardise",
+        state: Mapping[str, np.ndarray] | None = None,
+    ) -> "DataSplits":
+        """The same images, augmented and preprocessed as :class:`Augmentation` and
+        :class:`Preprocessing` say; None is the data set's own augmentation.
+
+        What they have to know of the training set is measured, or taken from ``state``, the
+        :meth:`state_dict` of a run that has measured it. Images that must not be mirrored are not.
+
+        Raises ``ValueError`` for what cannot be done to these images, and for a ``state`` that does
+        not fit.
+
+        >>> splits = load(channels=1).prepared("pad-crop:4,flip", "pixel-mean")
+        >>> splits.describe_inputs()
+        'inputs: pixel-mean, in training pad-crop:4,flip'
+        >>> {name: array.shape for name, array in splits.state_dict().items()}
+        {'preprocess/scale': (1, 1, 1), 'preprocess/shift': (1, 32, 32)}
+        """
+        wanted = (
+            self.train.default_augmentation() if augment is None else Augmentation.parse(augment)
+        )
+        augmentation = replace(wanted, flip=wanted.flip and self.train.flip)
+        augmentation.check(self.image_size)
+        if state is None:
+            augmentation = augmentation.fit(self.train)
+            preprocessing = Preprocessing.fit(preprocess, self.train)
+        else:
+            augmentation = augmentation.with_state(_part(state, AUGMENT_PREFIX))
+            preprocessing = Preprocessing.from_state_dict(
+                preprocess, self.channels, _part(state, PREPROCESS_PREFIX)
+            )
+        train, val = (copy(split) for split in (self.train, self.val))
+        train.preprocessing = val.preprocessing = preprocessing
+        return DataSplits(self.name, train, val, augmentation)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What augmentation and preprocessing know of the training set, for a checkpoint."""
+        augment = self.augmentation.state_dict()
+        preprocess = self.train.preprocessing.state_dict()
+        return {AUGMENT_PREFIX + name: array for name, array in augment.items()} | {
+            PREPROCESS_PREFIX + name: array for name, array in preprocess.items()
+        }
+
+    def describe_inputs(self) -> str:
+        """One line for people: what the network sees of the images."""
+        unflipped = "" if self.train.flip else " (a mirrored image would not show its class)"
+        return (
+            f"inputs: {self.train.preprocessing.kind}, in training {self.augmentation}{unflipped}"
+        )
 
 
 def load(
@@ -122,7 +185,13 @@ def load(
         train, val = SOURCES[name](path, Shape(image_size, channels, min_image_size))
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return DataSplits(name, train, val)
+    return DataSplits(name, train, val, train.default_augmentation())
+
+
+def _part(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
+    }
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import MISSING, dataclass, replace
 from typing import Any
 
-from ..data import DEFAULT_DATA
+from ..data import DEFAULT_DATA, PREPROCESSINGS, Augmentation
 from ..precision import PRECISIONS
 from .initialisation import OWN, parse_init
 from .options import checked, option, options_of
@@ -33,6 +33,7 @@ MAX_EPOCHS = 1_000_000
 
 WHAT = "what to train"
 HOW = "how to train (defaults depend on the architecture and the recipe)"
+IMAGES = "images"
 WHERE = "where"
 
 
@@ -155,6 +156,21 @@ class Settings:
         metavar="PATTERN=X,...", check=parse_rates,
     )  # fmt: skip
     seed: int = option(0, HOW, "same seed, same bits", minimum=0)
+
+    augment: str | None = option(
+        None,
+        IMAGES,
+        "of flip, crop, pad-crop:4[:reflect], scale:256:480, resized-crop:0.08:1, colour:0.4, "
+        "pca-colour:0.1, with commas between them, or none (default: flip, of files crop,flip)",
+        metavar="LIST",
+        check=Augmentation.parse,
+    )
+    preprocess: str = option(
+        "standardise",
+        IMAGES,
+        "from pixels to inputs, measured on the training set",
+        choices=PREPROCESSINGS,
+    )
 
     device: str = option("cpu", WHERE, "cpu (default) or cuda[:N]")
     amp: str = option(

@@ -72,6 +72,7 @@ class Trainer:
         self, settings: Settings, splits: DataSplits, model: Module, run: RunFolder | None = None
     ) -> None:
         self.settings = settings
+        self.splits = splits
         self.model = model
         self.run = run
         self.progress = Progress()
@@ -81,7 +82,7 @@ class Trainer:
             splits.train,
             settings.batch_size,
             shuffle=True,
-            augment=splits.train.default_augmentation(),
+            augment=splits.augmentation,
             seed=settings.seed,
             drop_last=images % settings.batch_size == 1 and images > 1,
             limit=settings.limit,
@@ -249,7 +250,8 @@ class Trainer:
         self.run.plot(f"{self.settings.arch} on {self.settings.data.partition(':')[0]}")
         # A crash between the two repeats this epoch, and so writes the same best checkpoint again.
         if improved:
-            save_checkpoint(self.run.best, self._weights(), self._state())
+            tensors = self._weights() | self.splits.state_dict()
+            save_checkpoint(self.run.best, tensors, self._state())
         self.save()
 
     def _title(self, what: str) -> str:
@@ -285,7 +287,7 @@ class Trainer:
         """Write the checkpoint to resume from, if there is a run folder."""
         if self.run is None:
             return
-        tensors = self._weights()
+        tensors = self._weights() | self.splits.state_dict()
         numbers: dict[str, dict[str, Any]] = {}
         for index, values in self.optimizer.state_dict()["state"].items():
             for name, value in values.items():
@@ -342,7 +344,7 @@ class Trainer:
         weights = {
             name: array
             for name, array in checkpoint.tensors.items()
-            if not name.startswith(OPTIMIZER_PREFIX)
+            if "/" not in name  # as in optimizer/0/velocity or preprocess/shift
         }
         for name, array in weights.items():
             if name in own and array.dtype != own[name].dtype:
