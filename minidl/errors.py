@@ -17,6 +17,10 @@ class DataError(MinidlError):
     """A data set is missing, damaged or not what its format promises; the text names the file."""
 
 
+class ImageError(DataError):
+    """One image of a data set cannot be decoded: the others may well be in order."""
+
+
 class CheckpointError(MinidlError):
     """A checkpoint is missing, damaged or does not fit; the text names the file."""
 

@@ -1,5 +1,6 @@
 """The loader: order, augmentation, prefetching; the same whatever the number of threads."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minidl.data import ArraySplit, Augmentation, DataLoader, FolderSplit, load
+from minidl.errors import DataError, ImageError
 
 MOVED = Augmentation.parse("crop,flip")
 
@@ -150,7 +152,7 @@ def test_batches_are_made_while_the_consumer_works():
             return super().batch(indices, *variant)
 
     split = Recording(np.zeros((40, 1, 2, 2), np.uint8), np.zeros(40, int), "a", 1, 2)
-    batches = iter(DataLoader(split, 4))
+    batches = iter(DataLoader(split, 4, workers=1))
     next(batches)
     deadline = time.monotonic() + 10
     while len(made) < 2 and time.monotonic() < deadline:
@@ -205,3 +207,119 @@ def test_opening_the_embedded_set_needs_no_pillow():
     )
     finished = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True)
     assert (finished.returncode, finished.stderr) == (0, b"")
+
+
+# ---- images that cannot be decoded ----
+
+
+def make_damaged_split(folder, bad, count=12):
+    """A folder split whose images of these numbers are no images."""
+    split = make_folder_split(folder, count)
+    for number in bad:
+        split.paths[number].write_bytes(b"no image")
+    return split
+
+
+def shown(loader, epoch=0, first=0):
+    """The labels, which are the numbers of the images, batch by batch."""
+    return [labels.tolist() for _, labels in loader.batches(epoch, first)]
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_a_bad_image_ends_the_loop_by_default(tmp_path, workers):
+    loader = DataLoader(make_damaged_split(tmp_path, [4, 7, 8]), 6, workers=workers)
+    with pytest.raises(ImageError, match=r"4.png: unreadable image \(not a format that Pillow kn"):
+        list(loader)
+    assert not data_threads()
+
+
+def test_training_shows_the_next_image_instead_of_a_bad_one(tmp_path, capsys):
+    split = make_damaged_split(tmp_path, [3, 4, 11])
+    loader = DataLoader(split, 5, shuffle=True, on_bad_image="replace")
+    instead = {3: 5, 4: 5, 11: 0}
+    expected = [instead.get(number, number) for number in loader.order(0).tolist()]
+    assert shown(loader) == [expected[:5], expected[5:10], expected[10:]]
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(re.findall(r"(\d+)\.png: unreadable", "\n".join(lines))) == ["11", "3", "4"]
+    assert all(line.endswith("its successor is shown instead") for line in lines[:-1])
+    assert lines[-1] == "minidl: 3 of 12 images could not be decoded and were replaced"
+    list(loader.batches(1))
+    assert capsys.readouterr().err.splitlines() == [lines[-1]]  # each is named once
+
+
+def test_successors_are_taken_from_the_images_in_use(tmp_path):
+    split = make_damaged_split(tmp_path, [4])
+    assert DataLoader(split, 6, limit=6).order(0).tolist() == [0, 2, 4, 6, 8, 10]
+    assert shown(DataLoader(split, 6, limit=6, on_bad_image="replace")) == [[0, 2, 6, 6, 8, 10]]
+
+
+def test_evaluation_leaves_bad_images_out(tmp_path, capsys):
+    split = make_damaged_split(tmp_path, [0, 3, 4, 5, 11])
+    loader = DataLoader(split, 3, on_bad_image="drop")
+    assert shown(loader) == [[1, 2], [6, 7, 8], [9, 10]]  # the second batch is passed over
+    assert capsys.readouterr().err.endswith(
+        "5 of 12 images could not be decoded and were left out\n"
+    )
+    whole = make_folder_split(tmp_path)
+    for images, labels in loader.batches(0):
+        np.testing.assert_array_equal(images, whole.batch(labels)[0])
+
+
+@pytest.mark.parametrize("policy", ["replace", "drop"])
+def test_bad_images_change_neither_with_workers_nor_when_resumed(tmp_path, policy):
+    split = make_damaged_split(tmp_path, [1, 9, 10])
+    options = {"shuffle": True, "augment": MOVED, "seed": 3, "on_bad_image": policy}
+    whole = list(DataLoader(split, 3, workers=1, **options).batches(2))
+    assert len(whole) == 4
+    for workers in (2, 7):
+        loader = DataLoader(split, 3, workers=workers, **options)
+        for first in (0, 2):
+            rest = list(loader.batches(2, first))
+            assert len(rest) == 4 - first
+            for (images, labels), (others, their_labels) in zip(whole[first:], rest, strict=True):
+                np.testing.assert_array_equal(images, others)
+                np.testing.assert_array_equal(labels, their_labels)
+
+
+def test_too_many_bad_images_are_refused(tmp_path, monkeypatch):
+    split = make_damaged_split(tmp_path, range(1, 12))
+    for policy in ("replace", "drop"):
+        loader = DataLoader(split, 4, on_bad_image=policy)
+        expected = r"11 of 12 images cannot be decoded, too many to go on .* is .*1.png: unreadable"
+        with pytest.raises(DataError, match=expected):
+            list(loader)
+        assert not data_threads()
+    make_damaged_split(tmp_path, range(3), 3)
+    few = FolderSplit(split.paths[:3], np.arange(3), "abc", 3, 8)
+    with pytest.raises(DataError, match=r"3 of 3 images cannot be decoded"):
+        list(DataLoader(few, 2, on_bad_image="drop"))
+    with pytest.raises(DataError, match=r"0.png: .*, nor can any of the 2 images that follow"):
+        list(DataLoader(few, 2, on_bad_image="replace"))
+
+
+def test_other_errors_are_no_bad_images(tmp_path):
+    split = make_folder_split(tmp_path)
+    split.preprocessing = None  # a mistake in the program
+    with pytest.raises(TypeError):
+        list(DataLoader(split, 4, on_bad_image="drop"))
+
+
+def test_unknown_policies_are_refused():
+    expected = "DataLoader: on_bad_image is 'ignore', expected fail, replace, drop"
+    with pytest.raises(ValueError, match=expected):
+        DataLoader(make_split(), 4, on_bad_image="ignore")
+
+
+def test_threads_share_a_batch_of_image_files(tmp_path):
+    split = make_folder_split(tmp_path, 64)
+    barrier, together = threading.Barrier(4, timeout=20), []
+
+    def batch(indices, *options):
+        together.append(barrier.wait())  # passes once four threads are here at the same time
+        return FolderSplit.batch(split, indices, *options)
+
+    split.batch = batch
+    ((images, labels),) = DataLoader(split, 64, workers=4)
+    assert labels.tolist() == list(range(64))
+    assert len(together) == 8
+    np.testing.assert_array_equal(images, FolderSplit.batch(split, labels)[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, ImageError
 from .crops import Box
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 def open_image(path: str | Path) -> "ImageFile":
     """Read the header of an image file; :func:`load_image` reads the rest.
 
-    Raises ``DataError`` naming the file when it cannot be read, or has more pixels than
+    Raises ``ImageError`` naming the file when it cannot be read, or has more pixels than
     ``PIL.Image.MAX_IMAGE_PIXELS``: a few bytes may claim to be gigabytes.
     """
     pillow = _pillow()
@@ -45,7 +45,7 @@ def load_image(image: "ImageFile", channels: int, scale: int = 1) -> "Image":
     Palettes and CMYK are converted, transparent pixels are laid on white, 16-bit greys keep their
     upper 8 bits, and an animation gives its first frame. A JPEG is decoded at 1/``scale`` of its
     size (1, 2, 4 or 8; sides are rounded up), other images always in all their pixels. Raises
-    ``DataError`` naming the file when it cannot be decoded.
+    ``ImageError`` naming the file when it cannot be decoded.
     """
     with _named(str(image.filename)), image:
         if scale > 1:
@@ -60,7 +60,7 @@ def decode(path: str | Path, channels: int) -> "Image":
     >>> decode("no/such/image.png", channels=3)
     Traceback (most recent call last):
     ...
-    minidl.errors.DataError: no/such/image.png: unreadable image (No such file or directory)
+    minidl.errors.ImageError: no/such/image.png: unreadable image (No such file or directory)
     """
     return load_image(open_image(path), channels)
 
@@ -164,16 +164,16 @@ def _to_8_bits(image: "Image", mode: str) -> "Image":
 
 @contextmanager
 def _named(path: str | Path) -> Iterator[None]:
-    """Whatever Pillow says of a file, as a ``DataError`` that names it."""
+    """Whatever Pillow says of a file, as an ``ImageError`` that names it."""
     try:
         yield
     except _pillow().UnidentifiedImageError as error:
-        raise DataError(f"{path}: unreadable image (not a format that Pillow knows)") from error
+        raise ImageError(f"{path}: unreadable image (not a format that Pillow knows)") from error
     # Damaged files make Pillow's decoders raise anything from OSError to KeyError.
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = textwrap.shorten(reason, 200, placeholder=" ...")
-        raise DataError(f"{path}: unreadable image ({reason})") from error
+        raise ImageError(f"{path}: unreadable image ({reason})") from error
 
 
 def _pillow():  # type: ignore[no-untyped-def]  # a module that is only there at run time

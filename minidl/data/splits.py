@@ -35,6 +35,7 @@ class Split:
     """
 
     most_measured = sys.maxsize
+    images_per_task = 64  # of a thread that makes a part of a batch
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class Split:
 
         The images go through ``preprocessing``; grey ones are repeated to ``channels``.
         ``augment`` makes a training variant of each image, which depends on ``seed``, ``epoch`` and
-        the image alone; None gives it as it is evaluated. Raises ``DataError`` naming the file for
+        the image alone; None gives it as it is evaluated. Raises ``ImageError`` naming the file for
         an image that cannot be decoded.
 
         >>> images = np.array([[[[0, 255]] * 2]] * 4, np.uint8)  # (4, 1, 2, 2)
@@ -161,6 +162,7 @@ class FolderSplit(Split):
     """
 
     most_measured = 10_000
+    images_per_task = 8
 
     def __init__(
         self,
