@@ -35,18 +35,20 @@ DEPTHS = {
 }
 
 
-def make_stages(in_channels: int, column: str, batch_norm: bool) -> Sequential:
+def make_stages(
+    in_channels: int, column: str, batch_norm: bool, widths: tuple[int, ...] = WIDTHS
+) -> Sequential:
     """(N, in_channels, H, W) -> (N, 512, H/32, W/32): five stages, each ended by a max pooling."""
     layers: list[Module] = []
     channels = in_channels
-    for depth, width in zip(DEPTHS[column], WIDTHS, strict=True):
+    for stage, (depth, width) in enumerate(zip(DEPTHS[column], widths, strict=True)):
         for index in range(depth):
             window = 1 if column == "vgg16_c" and index == 2 else 3
             layers.append(Conv2d(channels, width, window, padding=window // 2))
             if batch_norm:
                 layers.append(BatchNorm2d(width))
             layers.append(ReLU())
-            if column == "vgg11_lrn" and width == WIDTHS[0]:
+            if column == "vgg11_lrn" and stage == 0:
                 layers.append(LocalResponseNorm())
             channels = width
         layers.append(MaxPool2d(2))
@@ -64,6 +66,7 @@ class VGG(ImageClassifier):
         image_size: the side of the images decides the width of the first fully connected layer,
             512 * (image_size // 32)^2. Other sizes from 32 on are pooled to that grid.
         dropout: after each of the two hidden fully connected layers.
+        width: multiplies the feature maps, and the units of the hidden fully connected layers.
 
     Raises:
         ValueError: if arch is unknown; if image_size, or an image, is smaller than 32.
@@ -89,22 +92,25 @@ class VGG(ImageClassifier):
         in_channels: int = 3,
         image_size: int = 224,
         dropout: float = 0.5,
+        width: float = 1.0,
     ) -> None:
         super().__init__(arch, in_channels, num_classes, image_size)
         column = arch.removesuffix("_bn")
         if column not in DEPTHS:
             raise ValueError(f"VGG: arch must be one of {', '.join(DEPTHS)} (or _bn), got {arch!r}")
         grid = image_size // 32  # five poolings halve the side
-        self.features = make_stages(in_channels, column, batch_norm=arch.endswith("_bn"))
+        widths = tuple(int(maps * width) for maps in WIDTHS)
+        hidden = int(4096 * width)
+        self.features = make_stages(in_channels, column, arch.endswith("_bn"), widths)
         self.avgpool = AdaptiveAvgPool2d(grid)
         self.classifier = Sequential(
-            Linear(512 * grid * grid, 4096),
+            Linear(widths[-1] * grid * grid, hidden),
             ReLU(),
             Dropout(dropout),
-            Linear(4096, 4096),
+            Linear(hidden, hidden),
             ReLU(),
             Dropout(dropout),
-            Linear(4096, num_classes),
+            Linear(hidden, num_classes),
         )
         narrow_linear_weights(self.classifier)
 

@@ -9,7 +9,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -156,10 +156,17 @@ def _number(option: Option, text: str) -> Any:
         return text  # which `checked` will complain about
 
 
-def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
-    """Give `parser` every option of `cls`, by group; what is not given leaves no trace."""
+def add_arguments(
+    parser: argparse.ArgumentParser, cls: type, names: Collection[str] | None = None
+) -> None:
+    """Give `parser` the options of `cls`, by group, or those of them that are in `names`.
+
+    What the user does not give leaves no trace.
+    """
     groups: dict[str, Any] = {}
     for name, one in options_of(cls).items():
+        if names is not None and name not in names:
+            continue
         if one.group not in groups:
             groups[one.group] = parser.add_argument_group(one.group)
         flag = f"--{name.replace('_', '-')}"
