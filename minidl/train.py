@@ -149,8 +149,7 @@ def open_data(
             f"{settings.data}: label {classes - 1} is out of range for {settings.num_classes} "
             f"classes (the data has {classes})"
         )
-    tensors = {} if checkpoint is None else checkpoint.tensors
-    measured = tensors if any(name.startswith(data.PREPROCESS_PREFIX) for name in tensors) else None
+    measured = None if checkpoint is None else checkpoint.tensors
     try:
         splits = splits.prepared(settings.augment, settings.preprocess, measured)
     except ValueError as error:

@@ -6,13 +6,12 @@ NumPy arrays in, NumPy arrays out: this package knows nothing of tensors.
 from .augment import Augmentation
 from .loader import DataLoader
 from .preprocess import PREPROCESSINGS, Preprocessing
-from .sources import DEFAULT_DATA, PREPROCESS_PREFIX, SOURCES, DataSplits, load
+from .sources import DEFAULT_DATA, SOURCES, DataSplits, load
 from .splits import ArraySplit, FolderSplit, Split
 
 __all__ = [
     "DEFAULT_DATA",
     "PREPROCESSINGS",
-    "PREPROCESS_PREFIX",
     "SOURCES",
     "ArraySplit",
     "Augmentation",

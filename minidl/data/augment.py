@@ -107,15 +107,19 @@ class Augmentation:
         return {} if self.components is None else vars(self.components).copy()
 
     def with_state(self, state: Mapping[str, np.ndarray]) -> "Augmentation":
-        """This augmentation with what another one measured, from its :meth:`state_dict`.
+        """This augmentation with what :meth:`fit` measured before, from its :meth:`state_dict`.
 
-        Raises ``ValueError`` for other arrays than this augmentation has to know.
+        Raises ``ValueError`` where something that has to be known is missing.
         """
-        expected = ["eigenvalues", "eigenvectors"] if self.pca_colour else []
-        if sorted(state) != expected:
-            wanted, got = (", ".join(sorted(names)) or "none" for names in (expected, state))
-            raise ValueError(f"{self}: expected the measured arrays {wanted}, got {got}")
-        return replace(self, components=ColourComponents(**state)) if expected else self
+        if not self.pca_colour:
+            return self
+        if sorted(state) != ["eigenvalues", "eigenvectors"]:
+            got = ", ".join(sorted(state)) or "none"
+            raise ValueError(
+                f"{self}: expected the arrays eigenvalues and eigenvectors of the training set's "
+                f"colours, got {got}"
+            )
+        return replace(self, components=ColourComponents(**state))
 
     def check(self, size: int) -> None:
         """Raise ``ValueError`` when this cannot be done to images of ``size`` x ``size``."""

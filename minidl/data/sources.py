@@ -94,8 +94,9 @@ class DataSplits:
         """The same images, augmented and preprocessed as :class:`Augmentation` and
         :class:`Preprocessing` say; None is the data set's own augmentation.
 
-        What they have to know of the training set is measured, or taken from ``state``, the
-        :meth:`state_dict` of a run that has measured it. Images that must not be mirrored are not.
+        What they have to know of the training set is measured, or taken from the ``state`` of a run
+        that has measured it: its checkpoint's arrays, of which those of :meth:`state_dict` are
+        used, if it has them. Images that must not be mirrored are not.
 
         Raises ``ValueError`` for what cannot be done to these images, and for a ``state`` that does
         not fit.
@@ -111,14 +112,12 @@ class DataSplits:
         )
         augmentation = replace(wanted, flip=wanted.flip and self.train.flip)
         augmentation.check(self.image_size)
-        if state is None:
-            augmentation = augmentation.fit(self.train)
-            preprocessing = Preprocessing.fit(preprocess, self.train)
+        if measured := _part(state or {}, PREPROCESS_PREFIX):
+            preprocessing = Preprocessing.from_state_dict(preprocess, self.channels, measured)
+            augmentation = augmentation.with_state(_part(state or {}, AUGMENT_PREFIX))
         else:
-            augmentation = augmentation.with_state(_part(state, AUGMENT_PREFIX))
-            preprocessing = Preprocessing.from_state_dict(
-                preprocess, self.channels, _part(state, PREPROCESS_PREFIX)
-            )
+            preprocessing = Preprocessing.fit(preprocess, self.train)
+            augmentation = augmentation.fit(self.train)
         train, val = (copy(split) for split in (self.train, self.val))
         train.preprocessing = val.preprocessing = preprocessing
         return DataSplits(self.name, train, val, augmentation)

@@ -1,10 +1,14 @@
 """Which networks are evaluated: checkpoints of runs, or weights for a named architecture."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from .. import data, models
 from ..data import Split
+from ..data.sources import PREPROCESS_PREFIX
 from ..errors import CheckpointError, DataError, MinidlError
 from ..models.pretrained import load_weights
 from ..nn import Module
@@ -13,10 +17,14 @@ from ..training import Settings, default_settings, load_checkpoint
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network to be evaluated: the file with its weights, and what it was trained for."""
+    """A network to be evaluated: the file with its weights, and what it was trained for.
+
+    `arrays` are what the run's preprocessing measured, by their names in its checkpoint.
+    """
 
     path: Path
     settings: Settings
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_run(cls, path: Path, data: str | None = None) -> "Candidate":
@@ -33,7 +41,8 @@ class Candidate:
             settings = Settings.from_plain(checkpoint.state.get("settings"))
         except ValueError as error:
             raise CheckpointError(f"{checkpoint.path}: damaged settings ({error})") from error
-        return cls(checkpoint.path, settings.changed(data=data))
+        arrays = {n: a for n, a in checkpoint.tensors.items() if n.startswith(PREPROCESS_PREFIX)}
+        return cls(checkpoint.path, settings.changed(data=data), arrays)
 
     @classmethod
     def of_weights(
@@ -63,6 +72,10 @@ class Candidate:
             settings.in_channels,
             min_image_size=models.min_image_size(settings.arch),
         )
+        try:
+            splits = splits.prepared("none", settings.preprocess, self.arrays)
+        except ValueError as error:
+            raise DataError(f"{settings.data}: {error}") from error
         outputs = settings.num_classes or len(splits.classes)
         if outputs < len(splits.classes):
             raise DataError(
