@@ -1,6 +1,6 @@
 """Layers, containers, losses and initialisers."""
 
-from . import init
+from . import init, utils
 from .activation import (
     ELU,
     LeakyReLU,
@@ -50,4 +50,5 @@ __all__ = [
     "Tanh",
     "fuse",
     "init",
+    "utils",
 ]
