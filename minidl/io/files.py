@@ -51,12 +51,21 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
         with open(temporary, "xb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(temporary)
         os.chmod(temporary, mode)
         os.replace(temporary, path)
+        flush_to_disk(path.parent)  # the new name is an entry there
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, would survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_for_reading(path: Path) -> BinaryIO:
