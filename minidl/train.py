@@ -43,7 +43,10 @@ from .training.settings import BELONGING
 from .training.transfer_learning import describe_transfer, freeze, load_pretrained
 
 # What may change when a run goes on: it stays the same run, longer or elsewhere.
-CHANGEABLE = ("epochs", "data", "device", "threads", "tensorboard")
+CHANGEABLE = (
+    "epochs", "data", "device", "threads", "tensorboard", "early_stop", "keep", "save_every",
+    "on_nan",
+)  # fmt: skip
 # What belongs to the weights, and so holds even for an evaluation on other data.
 SHAPE = ("arch", "image_size", "num_classes", "preprocess")
 
@@ -115,7 +118,8 @@ def resolve_settings(
         if name in CHANGEABLE or (eval_only and name not in SHAPE):
             continue
         if wanted != found:
-            advice = "; a run that goes on can change --epochs, --data, --device and --threads"
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGEABLE)
+            advice = f"; a run that goes on can change {options}"
             raise CheckpointError(
                 f"{checkpoint.path}: begun with {name.replace('_', '-')} {found}, not {wanted}"
                 f"{'' if name in SHAPE else advice}"
@@ -264,11 +268,13 @@ def open_run(trainer: Trainer, out: Path | None, checkpoint: Checkpoint | None) 
         path = home.path
     else:
         path = RunFolder.create(out).path
-        RunFolder(path).copy_history(home.path)
+        # Beside the checkpoint of an earlier epoch the best one may be of a later.
+        RunFolder(path).copy_history(home.path, best=checkpoint.path == home.last)
     progress = trainer.progress
-    run = RunFolder.reopen(path, progress.step, progress.epoch)
+    history = checkpoint.state.get("history", [])
+    run = RunFolder.reopen(path, progress.step, progress.epoch, history)
     if not run.best.exists():
-        progress.best_accuracy = -1.0
+        progress.best_accuracy, progress.best_epoch = -1.0, progress.epoch
     return run
 
 
@@ -348,11 +354,12 @@ def run(args: argparse.Namespace, command: str) -> None:
     if checkpoint is not None:
         trainer.restore(checkpoint)
     progress = trainer.progress
-    if progress.epoch >= settings.epochs:
+    if trainer.finished:
+        limit = "--early-stop" if trainer.stopped_early else f"--epochs above {progress.epoch}"
         print(
             f"nothing left to do after {plural(progress.epoch, 'epoch')} (best test accuracy "
             f"{progress.best_accuracy:.1%}, epoch {progress.best_epoch}); to go further, raise "
-            f"--epochs above {progress.epoch}"
+            f"{limit}"
         )
         return
     # A folder is made only once nothing is left that could be wrong with the options.
@@ -362,6 +369,9 @@ def run(args: argparse.Namespace, command: str) -> None:
     trainer.run.write_json("environment.json", environment | installation.collect_config()[0])
     print(f"writing to {trainer.run.path}", flush=True)
     train(trainer, trainer.run)
+    if trainer.stopped_early:
+        waited = plural(progress.epoch - progress.best_epoch, "epoch")
+        print(f"stopped early: {waited} without a better test accuracy")
     print(
         f"test accuracy {progress.best_accuracy:.1%} (best, after epoch {progress.best_epoch}) in "
         f"{duration(progress.seconds)}, checkpoint {trainer.run.best}"

@@ -17,12 +17,27 @@ import numpy as np
 from ..errors import CheckpointError
 from .files import open_for_reading, quoted, widened
 
-# The header of a run's checkpoint has the state of the run under this word, and the names of the
-# optimiser's arrays begin so.
+# The header of a run's checkpoint has the state of the run under this word. Weights have names with
+# dots; those of all other arrays begin with what they belong to, and a slash.
 RUN_KEY = "minidl"
 OPTIMIZER_PREFIX = "optimizer/"
+AVERAGE_PREFIX = "average/"
 
 NUMPY_TYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+
+
+def evaluated_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of the arrays in a run's checkpoint the weights; their moving averages where there are any.
+
+    >>> a = {"fc.bias": np.zeros(1), "average/fc.bias": np.ones(1), "optimizer/0/v": np.ones(1)}
+    >>> evaluated_weights(a)
+    {'fc.bias': array([1.])}
+    """
+    return {
+        name: arrays.get(AVERAGE_PREFIX + name, array)
+        for name, array in arrays.items()
+        if "/" not in name
+    }
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

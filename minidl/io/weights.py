@@ -18,7 +18,7 @@ from .files import ZIP_ERRORS, listed, open_for_reading, quoted, replace_file
 from .keras import SIGNATURE, read_keras
 from .npz import read_npz, write_npz
 from .pytorch import read_pytorch
-from .safetensors import RUN_KEY, read_safetensors, write_safetensors
+from .safetensors import RUN_KEY, evaluated_weights, read_safetensors, write_safetensors
 
 WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
 
@@ -77,9 +77,10 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     The format is told by the file's content, not by its name: safetensors, `.npz`, PyTorch's
     checkpoints (`.pth`, `.pt`, of any age) without PyTorch, Keras's VGG in `.h5`, which needs h5py,
     and Caffe's AlexNet, GoogLeNet and ResNet in `.caffemodel`, which needs protobuf. Of
-    a run's checkpoint these are the weights, without the optimiser's state; of a PyTorch
-    checkpoint, those of the state_dict in it (see `minidl.io.pytorch.read_pytorch`); Keras's and
-    Caffe's come under the names of minidl's networks (see `minidl.io.keras`, `minidl.io.caffe`).
+    a run's checkpoint these are the weights that it evaluates, without the optimiser's state; of a
+    PyTorch checkpoint, those of the state_dict in it (see `minidl.io.pytorch.read_pytorch`);
+    Keras's and Caffe's come under the names of minidl's networks (see `minidl.io.keras`,
+    `minidl.io.caffe`).
 
     Returns names and Tensors of the file's types, on the CPU; bfloat16, which NumPy lacks, becomes
     float32 with the same values. `Module.load_state_dict` takes it;
@@ -104,9 +105,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if start[8:9] == b"{":  # asked first: the length before it may begin as the others do
         arrays, metadata = read_safetensors(path)
-        if RUN_KEY in metadata:  # what else a run keeps has names such as optimizer/0/velocity
-            arrays = {name: array for name, array in arrays.items() if "/" not in name}
-        return arrays
+        return evaluated_weights(arrays) if RUN_KEY in metadata else arrays
     if start.startswith(b"PK"):
         return _read_zip(path)
     if start.startswith(b"\x80"):  # a pickle

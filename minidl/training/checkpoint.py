@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..io.files import replace_file
-from ..io.safetensors import RUN_KEY, read_safetensors, write_safetensors
+from ..io.safetensors import RUN_KEY, evaluated_weights, read_safetensors, write_safetensors
 
 FORMAT = 1
 
@@ -29,6 +29,24 @@ class Checkpoint:
     path: Path
     tensors: dict[str, np.ndarray]
     state: dict[str, Any]
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights and buffers that training goes on with."""
+        return {name: array for name, array in self.tensors.items() if "/" not in name}
+
+    @property
+    def evaluated_weights(self) -> dict[str, np.ndarray]:
+        """The weights and buffers that the run evaluates: moving averages where it has them."""
+        return evaluated_weights(self.tensors)
+
+    def part(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays whose names begin so, without that beginning."""
+        return {
+            name.removeprefix(prefix): array
+            for name, array in self.tensors.items()
+            if name.startswith(prefix)
+        }
 
 
 def save_checkpoint(

@@ -1,9 +1,10 @@
 """What a run shows while it works: a bar in a terminal, a line now and then elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -30,22 +31,61 @@ class Tally:
     images: int = 0
     correct: int = 0
     loss_sum: float = 0.0
+    in_top5: int = 0
 
     def add(self, loss: float, logits: np.ndarray, labels: np.ndarray) -> None:
         """Count a batch: its mean loss, logits (N, classes) and labels (N,)."""
         self.images += len(labels)
         self.correct += int((logits.argmax(axis=1) == labels).sum())
         self.loss_sum += loss * len(labels)
+        own = logits[np.arange(len(labels)), labels][:, None]
+        self.in_top5 += int(((logits > own).sum(axis=1) < 5).sum())
 
     @property
     def loss(self) -> float:
-        """The mean loss."""
-        return self.loss_sum / self.images
+        """The mean loss, NaN before the first image."""
+        return self._mean(self.loss_sum)
 
     @property
     def accuracy(self) -> float:
         """The part of the images whose largest logit is their label's."""
-        return self.correct / self.images
+        return self._mean(self.correct)
+
+    @property
+    def top5(self) -> float:
+        """The part of the images whose label's logit is one of the 5 largest."""
+        return self._mean(self.in_top5)
+
+    def _mean(self, total: float) -> float:
+        return total / self.images if self.images else math.nan
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    `epoch` counts the epochs that are over, `batch` the batches of the current one, `step` all
+    batches. `train` is over the current epoch so far, `lr` and `images_per_second` are those of the
+    last step. With --amp fp16 losses are multiplied by `loss_scale`, which is halved whenever a
+    gradient overflows and doubled after 2000 `steps_in_range`. With --on-nan skip `skipped` steps
+    changed nothing, the last `skipped_in_a_row`. `seconds` is the time spent on the run,
+    `epoch_start` what it was when the current epoch began.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    train: Tally = field(default_factory=Tally)
+    lr: float = 0.0
+    images_per_second: float = 0.0
+    loss_scale: float = 65536.0
+    steps_in_range: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    epoch_start: float = 0.0
 
 
 class Reporter(Protocol):

@@ -6,14 +6,14 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import MinidlError
-from ..io.files import replace_file
+from ..io.files import flush_to_disk, replace_file
 from ..reporting.curves import save_curves
 from ..reporting.tensorboard import EVENT_FILES, EventLog
 
@@ -29,17 +29,21 @@ EPOCH_COLUMNS = (
     "seconds",
     "images_per_second",
 )
+# What only some runs have: with more than 5 classes, with --on-nan skip.
+EXTRA_EPOCH_COLUMNS = ("train_top5", "val_top5", "skipped")
+SKIP_COLUMNS = ("epoch", "step", "lr", "reason")
 # All that a run writes besides its checkpoints.
 REPLACEABLE = ("config.json", "environment.json", "metrics.jsonl", "metrics.csv", "curves.png")
-COLUMNS = {"step": STEP_COLUMNS, "epoch": EPOCH_COLUMNS}
+COLUMNS = {"step": STEP_COLUMNS, "skip": SKIP_COLUMNS, "epoch": EPOCH_COLUMNS}
 
 
 class RunFolder:
     """Writes `config.json`, `environment.json`, `metrics.jsonl`, `metrics.csv`, checkpoints, plot.
 
-    `metrics.jsonl` has an object a line: {"kind": "step", ...} for each optimiser step and
-    {"kind": "epoch", ...} for each epoch; `metrics.csv` has the epochs. `last.safetensors` holds
-    weights, optimiser and position in the data; `best.safetensors` the weights alone.
+    `metrics.jsonl` has an object a line: {"kind": "step", ...} for each optimiser step, {"kind":
+    "skip", ...} for one that was left out, and {"kind": "epoch", ...} for each epoch; `metrics.csv`
+    has the epochs. `last.safetensors` holds all that it takes to go on, as does
+    `epoch-0007.safetensors` for the end of that epoch; `best.safetensors` the weights alone.
 
     A new run gets its folder from `create` or `create_unnamed`, a resumed one from `reopen`. All
     methods raise MinidlError for what cannot be written.
@@ -84,11 +88,13 @@ class RunFolder:
         return run
 
     @classmethod
-    def reopen(cls, path: Path, step: int, epoch: int) -> "RunFolder":
+    def reopen(
+        cls, path: Path, step: int, epoch: int, history: Sequence[dict[str, Any]] = ()
+    ) -> "RunFolder":
         """The folder of a run that goes on after `step` and `epoch`; what came later is forgotten.
 
         What a crash leaves is cleared away: half a line of metrics, half a checkpoint under its
-        temporary name.
+        temporary name. Epochs that the metrics lack are taken from `history`, the checkpoint's.
         """
         run = cls(path)
         text = ""
@@ -100,8 +106,11 @@ class RunFolder:
             for line in text.splitlines()
             if (record := _parse(line)) is not None
             and record["step"] <= step
-            and (record["kind"] == "step" or record["epoch"] <= epoch)
+            and (record["kind"] != "epoch" or record["epoch"] <= epoch)
         ]
+        known = {record["epoch"] for record in records if record["kind"] == "epoch"}
+        records += [r for r in history if _is_whole(r) and r["epoch"] not in known]
+        records.sort(key=lambda record: (record["step"], record["kind"] == "epoch"))
         run.epochs = [record for record in records if record["kind"] == "epoch"]
         with run._writing():
             for name in _names_of_leftovers(path):
@@ -120,15 +129,31 @@ class RunFolder:
         """The weights of the epoch with the highest accuracy so far."""
         return self.path / "best.safetensors"
 
+    def of_epoch(self, epoch: int) -> Path:
+        """The checkpoint of the end of an epoch, which counts from 1."""
+        return self.path / f"epoch-{epoch:04}.safetensors"
+
+    def forget_epochs(self, last: int) -> None:
+        """Remove the checkpoints of the epochs up to `last`."""
+        with self._writing():
+            for file in self.path.glob("epoch-[0-9]*.safetensors"):
+                number = file.stem.removeprefix("epoch-")
+                if number.isdecimal() and int(number) <= last:
+                    file.unlink()
+                    file.with_suffix(".json").unlink(missing_ok=True)
+
     @property
     def metrics(self) -> Path:
         """The record of all steps and epochs."""
         return self.path / "metrics.jsonl"
 
-    def copy_history(self, source: Path) -> None:
-        """Take over another run's metrics and best checkpoint, as far as they exist."""
+    def copy_history(self, source: Path, best: bool) -> None:
+        """Take over another run's metrics and maybe its best checkpoint, if they exist."""
+        names = [self.metrics.name]
+        if best:
+            names += [self.best.name, self.best.with_suffix(".json").name]
         with self._writing():
-            for name in (self.metrics.name, self.best.name, self.best.with_suffix(".json").name):
+            for name in names:
                 if (source / name).exists():
                     replace_file(self.path / name, partial(shutil.copyfile, source / name))
 
@@ -137,11 +162,24 @@ class RunFolder:
         self._replace(name, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
     def log_step(self, **values: Any) -> None:
-        """Append a step to `metrics.jsonl`; the names are STEP_COLUMNS."""
+        """Append a step to `metrics.jsonl`: STEP_COLUMNS, and `grad_norm` where it was computed."""
         self._append({"kind": "step"} | values)
 
+    def log_skip(self, **values: Any) -> None:
+        """Append a step that was left out to `metrics.jsonl`: SKIP_COLUMNS."""
+        self._append({"kind": "skip"} | values)
+
+    def flush(self) -> None:
+        """Wait until the metrics are on the disk, for a checkpoint that is not to be ahead."""
+        with self._writing():
+            if self.metrics.exists():
+                flush_to_disk(self.metrics)
+
     def log_epoch(self, **values: Any) -> None:
-        """Append an epoch (EPOCH_COLUMNS) to `metrics.jsonl`, and rewrite `metrics.csv`."""
+        """Append an epoch to `metrics.jsonl`, and rewrite `metrics.csv`.
+
+        The names are EPOCH_COLUMNS, and those of EXTRA_EPOCH_COLUMNS that apply.
+        """
         record = {"kind": "epoch"} | values
         self._append(record)
         self.epochs.append(record)
@@ -161,7 +199,9 @@ class RunFolder:
 
     def _write_csv(self) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, EPOCH_COLUMNS, extrasaction="ignore", lineterminator="\n")
+        extra = [name for name in EXTRA_EPOCH_COLUMNS if any(name in e for e in self.epochs)]
+        columns = [*EPOCH_COLUMNS, *extra]
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.epochs)
         self._replace("metrics.csv", text.getvalue())
@@ -191,8 +231,14 @@ def _parse(line: str) -> dict[str, Any] | None:
     """A record of the metrics, or None for a line that is not whole."""
     try:
         record = json.loads(line)
-        whole = set(COLUMNS[record["kind"]]) <= set(record)
-        whole = whole and isinstance(record["step"], int) and isinstance(record["epoch"], int)
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except json.JSONDecodeError:
         return None
-    return record if whole else None
+    return record if _is_whole(record) else None
+
+
+def _is_whole(record: Any) -> bool:
+    try:
+        whole = set(COLUMNS[record["kind"]]) <= set(record)
+        return whole and isinstance(record["step"], int) and isinstance(record["epoch"], int)
+    except (KeyError, TypeError):
+        return False

@@ -91,6 +91,9 @@ class Settings:
 
     epochs: int = option(6, HOW, "passes over the training images", minimum=1)
     batch_size: int = option(64, HOW, "images a step", minimum=1)
+    accumulate: int = option(
+        1, HOW, "parts that a batch is computed in, to save memory; the step is the same", minimum=1
+    )
     optimizer: str = option("adam", HOW, "how gradients move the weights", choices=OPTIMIZERS)
     lr: float = option(3e-4, HOW, "highest rate of the schedule", above=0)
     momentum: float = option(0.9, HOW, "of sgd and rmsprop", minimum=0)
@@ -155,6 +158,23 @@ class Settings:
         (), HOW, "factors of the learning rate by layer, e.g. features.*=0.1,classifier=2",
         metavar="PATTERN=X,...", check=parse_rates,
     )  # fmt: skip
+    label_smoothing: float = option(
+        0.0, HOW, "part of the probability that is asked for from all classes", minimum=0, maximum=1
+    )
+    clip_norm: float | None = option(
+        None, HOW, "largest norm of all gradients together; longer ones are scaled", above=0
+    )
+    average: float | None = option(
+        None,
+        HOW,
+        "decay, say 0.999, of a moving average of the weights: evaluated, and kept as the best",
+        above=0,
+        maximum=0.999999,
+    )
+    aux_weight: float = option(0.3, HOW, "of the auxiliary heads' losses", minimum=0)
+    early_stop: int | None = option(
+        None, HOW, "end after so many epochs without a better test accuracy", minimum=1
+    )
     seed: int = option(0, HOW, "same seed, same bits", minimum=0)
 
     augment: str | None = option(
@@ -183,6 +203,17 @@ class Settings:
     tensorboard: bool = option(False, WHERE, "write events for TensorBoard too")
     threads: int | None = option(
         None, WHERE, "of the CPU kernels; results do not change", minimum=1, maximum=MAX_THREADS
+    )
+
+    keep: int = option(
+        0, WHERE, "checkpoints to keep of the last epochs, besides last and best", minimum=0
+    )
+    save_every: float = option(15.0, WHERE, "minutes between checkpoints within an epoch", above=0)
+    on_nan: str = option(
+        "stop",
+        WHERE,
+        "what to do where a loss or gradient is not finite: end, or leave that step out",
+        choices=("stop", "skip"),
     )
 
     def __post_init__(self) -> None:

@@ -12,6 +12,10 @@ class Interrupted(MinidlError):
     """The run was asked to stop; the text says how to go on."""
 
 
+class StopAsked(Exception):
+    """Takes a stop that was asked for from where a step has just ended to where all is saved."""
+
+
 class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half.
 
@@ -20,6 +24,11 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+
+    def check(self) -> None:
+        """Raise StopAsked if a stop was asked for."""
+        if self.requested:
+            raise StopAsked
 
     @contextmanager
     def installed(self, on_request: Callable[[], None]) -> Iterator[None]:

@@ -1,61 +1,35 @@
-"""The training loop: steps, evaluation, checkpoints, and a clean stop at any moment."""
+"""The training loop: epochs, evaluation, checkpoints, and a clean stop at any moment."""
 
-import math
 import shlex
 import textwrap
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ..autograd import no_grad
 from ..data import DataLoader, DataSplits
 from ..device import to_device
-from ..dtypes import float32
-from ..errors import CheckpointError, DivergedError, MinidlError
-from ..functional import cross_entropy, stack
-from ..io.safetensors import OPTIMIZER_PREFIX
+from ..errors import CheckpointError, DivergedError
+from ..io.safetensors import AVERAGE_PREFIX, OPTIMIZER_PREFIX
 from ..nn import Module
 from ..optim import ReduceLROnPlateau
-from ..precision import autocast
 from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor, from_numpy
+from .averaging import WeightAverage
 from .batches_on_device import copied_ahead
 from .checkpoint import Checkpoint, from_plain, save_checkpoint
+from .nonfinite import origin_in_forward, spoiled
 from .optimization import make_optimizer, make_schedule
-from .progress import Reporter, Tally
+from .progress import Progress, Reporter, Tally
 from .run_folder import RunFolder
 from .settings import Settings
-from .stopping import Interrupted, StopRequest
-
-# Of the loss of an auxiliary head: Szegedy et al., CVPR 2015, section 5.
-AUXILIARY_WEIGHT = 0.3
-
-
-@dataclass
-class Progress:
-    """Where a run stands.
-
-    `epoch` counts the epochs that are over, `batch` the batches of the current one, `step` all
-    batches. `train` is over the current epoch so far, `lr` and `images_per_second` are those of the
-    last step. With --amp fp16 losses are multiplied by `loss_scale`, which is halved whenever a
-    gradient overflows and doubled after 2000 `steps_in_range`. `seconds` is the time spent on the
-    run, `epoch_start` what it was when the current epoch began.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    train: Tally = field(default_factory=Tally)
-    lr: float = 0.0
-    images_per_second: float = 0.0
-    loss_scale: float = 65536.0
-    steps_in_range: int = 0
-    best_accuracy: float = -1.0
-    best_epoch: int = 0
-    seconds: float = 0.0
-    epoch_start: float = 0.0
+from .step import TrainingStep, compute_losses
+from .stopping import Interrupted, StopAsked, StopRequest
 
 
 class Trainer:
@@ -90,22 +64,42 @@ class Trainer:
         self.val_loader = DataLoader(splits.val, settings.batch_size, limit=settings.limit)
         self.optimizer = make_optimizer(settings, model)
         self.schedule = make_schedule(settings, self.optimizer, len(self.train_loader))
-        self._clock = time.monotonic()
+        self.average = None if settings.average is None else WeightAverage(model, settings.average)
+        self._step = TrainingStep(settings, model, self.optimizer, self.average)
+        self._clock = self._saved = time.monotonic()
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether `early_stop` epochs have gone by since the best one."""
+        patience, progress = self.settings.early_stop, self.progress
+        return patience is not None and progress.epoch - progress.best_epoch >= patience
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.progress.epoch >= self.settings.epochs or self.stopped_early
 
     def train(self, reporter: Reporter) -> None:
-        """Run to the last epoch.
+        """Run to the last epoch, or until `early_stop` ends it.
 
         Raises:
             Interrupted: a stop was asked for; the checkpoint is written.
-            DivergedError: a loss is no longer finite.
+            DivergedError: a loss or a gradient is not finite.
             MinidlError: a file cannot be written.
         """
-        self._clock = time.monotonic()
+        self._clock = self._saved = time.monotonic()
         with self.stop.installed(reporter.stopping):
             try:
-                while self.progress.epoch < self.settings.epochs:
+                while not self.finished:
                     self._train_epoch(reporter)
-                    self._close_epoch(reporter, self.evaluate(reporter))
+                    with self._evaluated_weights():
+                        test = self.evaluate(reporter)
+                    self._close_epoch(reporter, test)
+            except StopAsked:
+                self._count_time()
+                self.save()
+                where = f"in epoch {self.progress.epoch + 1} after step {self.progress.step}"
+                raise Interrupted(f"stopped {where} and saved; {self._advice()}") from None
             except KeyboardInterrupt:
                 raise Interrupted(f"stopped at once, without saving; {self._advice()}") from None
             finally:
@@ -123,52 +117,45 @@ class Trainer:
             elapsed = progress.seconds - progress.epoch_start
             progress.images_per_second = progress.train.images / elapsed
             reporter.update(progress.train, progress.images_per_second, progress.batch)
-            self._stop_if_asked()
+            self.stop.check()
+            if self._clock - self._saved >= 60 * self.settings.save_every:
+                self.save()
+        if progress.train.images == 0:
+            raise DivergedError(f"every step of epoch {progress.epoch + 1} had to be left out")
 
     def step(self, images: Tensor, labels: np.ndarray) -> float:
         """One optimiser step on images (N, C, H, W) float32 and labels (N,); returns the loss.
 
-        A GPU is given the whole step before its loss is waited for.
-
-        Auxiliary heads have their part in the step, but not in the loss that is returned and
-        logged: it can be compared with that of the evaluation, which has none.
+        Auxiliary heads and smoothed labels have their part in the step, but not in the loss that is
+        returned and logged: it can be compared with that of the evaluation. Of a step that is left
+        out (`on_nan`) it is NaN.
 
         Raises:
-            DivergedError: the loss is not finite; on the CPU the weights are as they were.
+            DivergedError: the loss or a gradient is not finite; the weights are as they were.
         """
         progress = self.progress
         progress.lr = self.optimizer.param_groups[0]["lr"]
-        logits, loss, *auxiliary = self._forward(images, labels)
-        own_loss = loss.detach()
-        for other in auxiliary:
-            loss = loss + AUXILIARY_WEIGHT * other
-        if self.settings.device == "cpu":
-            self._check_finite("loss", float(loss), progress.step + 1)
-        self.optimizer.zero_grad()
-        if self.settings.amp == "fp16":
-            (loss * progress.loss_scale).backward()
-            if self._gradients_in_range():
-                self.optimizer.step()
-        else:
-            loss.backward()
-            self.optimizer.step()
-        value = float(own_loss)
-        self._check_finite("loss", float(loss), progress.step + 1)
+        result = self._step.run(images, labels, progress)
         if not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
         progress.batch += 1
         progress.step += 1
-        progress.train.add(value, logits.detach().cpu().numpy(), labels)
+        if not result.skipped:
+            progress.train.add(result.loss, result.logits, labels)
         if self.run is not None:
-            epoch, step, lr = progress.epoch + 1, progress.step, progress.lr
-            self.run.log_step(epoch=epoch, step=step, lr=lr, loss=value)
-        return value
+            position = {"epoch": progress.epoch + 1, "step": progress.step, "lr": progress.lr}
+            if result.skipped:
+                self.run.log_skip(**position, reason=result.skipped)
+            elif result.gradient_norm is None:
+                self.run.log_step(**position, loss=result.loss)
+            else:
+                self.run.log_step(**position, loss=result.loss, grad_norm=result.gradient_norm)
+        return result.loss
 
     def evaluate(self, reporter: Reporter) -> Tally:
-        """Loss and accuracy on the validation images.
+        """Loss and accuracy on the validation images, with the weights that the model has.
 
         Raises:
-            Interrupted: a stop was asked for.
             DivergedError: the loss is not finite.
         """
         tally, begun = Tally(), time.monotonic()
@@ -177,55 +164,35 @@ class Trainer:
         with no_grad():
             batches = copied_ahead(self.val_loader.batches(0), self.settings.device)
             for done, (images, labels) in enumerate(batches, 1):
-                logits, loss, *_ = self._forward(images, labels)
-                tally.add(float(loss), logits.cpu().numpy(), labels)
+                losses = compute_losses(self.settings, self.model, images, labels)
+                tally.add(losses.own.item(), losses.logits.cpu().numpy(), labels)
+                if not np.isfinite(tally.loss):
+                    self._explain_test_loss(tally.loss, images)
                 reporter.update(tally, tally.images / (time.monotonic() - begun), done)
-                self._stop_if_asked()
-        self._check_finite("test loss", tally.loss, self.progress.step)
+                self.stop.check()
         return tally
 
-    def _gradients_in_range(self) -> bool:
-        """Undo the scale of the loss; whether all gradients are finite. Adapts the scale."""
-        progress = self.progress
-        with no_grad():
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            sums = [gradient.mul_(1 / progress.loss_scale).sum() for gradient in gradients]
-            finite = bool(stack(sums).isfinite().all())
-        progress.steps_in_range = progress.steps_in_range + 1 if finite else 0
-        if not finite:
-            progress.loss_scale /= 2
-        elif progress.steps_in_range % 2000 == 0:
-            progress.loss_scale *= 2
-        return finite
+    def _explain_test_loss(self, loss: float, images: Tensor) -> NoReturn:
+        step = self.progress.step
+        origin = origin_in_forward(self.model, images, lambda: self.model(images), step)
+        raise DivergedError(
+            f"the test loss became {loss} after step {step} (epoch {self.progress.epoch + 1}), "
+            f"first in {origin}; try a smaller --lr"
+        )
 
-    def _forward(self, images: Tensor, labels: np.ndarray) -> list[Tensor]:
-        """The network's logits (N, classes), its loss, and those of its auxiliary heads if any."""
-        precision = None if self.settings.amp == "off" else self.settings.amp
-        try:
-            with autocast(precision):
-                output = self.model(images)
-        except ValueError as error:  # say, batch normalisation of one image's 1 x 1 features
-            raise MinidlError(f"{self.settings.arch}: {error}") from error
-        heads = output if isinstance(output, tuple) else (output,)
-        targets = from_numpy(labels)  # checked here, and then copied
-        heads = tuple(logits.to(float32) for logits in heads)
-        return [heads[0], *(cross_entropy(logits, targets) for logits in heads)]
-
-    def _check_finite(self, name: str, value: float, step: int) -> None:
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"the {name} became {value} in step {step} (epoch {self.progress.epoch + 1}, "
-                f"learning rate {self.progress.lr:.2g}); try a smaller --lr"
-            )
+    def _evaluated_weights(self) -> AbstractContextManager[None]:
+        """Inside this block the model has the averages as its weights, if there are any."""
+        return nullcontext() if self.average is None else self.average.in_place_of_weights()
 
     def _close_epoch(self, reporter: Reporter, test: Tally) -> None:
         """After the evaluation: keep the figures, the checkpoints, and a line for the reader."""
         self._count_time()
         progress, train = self.progress, self.progress.train
         seconds = progress.seconds - progress.epoch_start
+        skipped = f"  {progress.skipped} steps left out so far" if progress.skipped else ""
         reporter.finish(
             f"{self._title('epoch')}  loss {train.loss:#.4g}  accuracy {train.accuracy:.1%}  "
-            f"test loss {test.loss:#.4g}  accuracy {test.accuracy:.1%}  {seconds:.1f} s"
+            f"test loss {test.loss:#.4g}  accuracy {test.accuracy:.1%}  {seconds:.1f} s{skipped}"
         )
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(test.loss)
@@ -236,23 +203,33 @@ class Trainer:
         progress.train, progress.epoch_start = Tally(), progress.seconds
         if self.run is None:
             return
-        self.run.log_epoch(
-            epoch=progress.epoch,
-            step=progress.step,
-            lr=progress.lr,
-            train_loss=train.loss,
-            train_accuracy=train.accuracy,
-            val_loss=test.loss,
-            val_accuracy=test.accuracy,
-            seconds=round(seconds, 3),
-            images_per_second=round(progress.images_per_second, 2),
-        )
+        figures = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "lr": progress.lr,
+            "train_loss": train.loss,
+            "train_accuracy": train.accuracy,
+            "val_loss": test.loss,
+            "val_accuracy": test.accuracy,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(progress.images_per_second, 2),
+        }
+        if (self.settings.num_classes or 0) > 5:
+            figures |= {"train_top5": train.top5, "val_top5": test.top5}
+        if self.settings.on_nan == "skip":
+            figures["skipped"] = progress.skipped
+        self.run.log_epoch(**figures)
         self.run.plot(f"{self.settings.arch} on {self.settings.data.partition(':')[0]}")
-        # A crash between the two repeats this epoch, and so writes the same best checkpoint again.
+        # A crash between these repeats the epoch, and so writes the same files again.
         if improved:
-            tensors = self._weights() | self.splits.state_dict()
-            save_checkpoint(self.run.best, tensors, self._state())
+            with self._evaluated_weights():
+                tensors = self._weights() | self.splits.state_dict()
+                save_checkpoint(self.run.best, tensors, self._state())
+        if self.settings.keep:
+            self._save_all(self.run.of_epoch(progress.epoch))
         self.save()
+        if self.settings.keep:
+            self.run.forget_epochs(progress.epoch - self.settings.keep)
 
     def _title(self, what: str) -> str:
         return f"{what} {self.progress.epoch + 1}/{self.settings.epochs}"
@@ -261,14 +238,6 @@ class Trainer:
         now = time.monotonic()
         self.progress.seconds += now - self._clock
         self._clock = now
-
-    def _stop_if_asked(self) -> None:
-        if not self.stop.requested:
-            return
-        self._count_time()
-        self.save()
-        where = f"in epoch {self.progress.epoch + 1} after step {self.progress.step}"
-        raise Interrupted(f"stopped {where} and saved; {self._advice()}")
 
     def _advice(self) -> str:
         if self.run is None or not self.run.last.exists():
@@ -284,10 +253,28 @@ class Trainer:
         return {"settings": asdict(self.settings), "progress": asdict(self.progress)}
 
     def save(self) -> None:
-        """Write the checkpoint to resume from, if there is a run folder."""
+        """Write the checkpoint to resume from, if there is a run folder.
+
+        Raises:
+            DivergedError: a weight is not finite; the checkpoint before stays.
+            MinidlError: the file cannot be written.
+        """
         if self.run is None:
             return
+        self._save_all(self.run.last)
+        self._saved = time.monotonic()
+
+    def _save_all(self, path: Path) -> None:
+        if name := spoiled(self.model.state_dict()):
+            raise DivergedError(
+                f"{path}: not written, because {name} is not finite after step "
+                f"{self.progress.step}; try a smaller --lr, or --on-nan skip"
+            )
         tensors = self._weights() | self.splits.state_dict()
+        state = self._state() | {
+            "schedule": self.schedule.state_dict(),
+            "random": get_rng_state(),
+        }
         numbers: dict[str, dict[str, Any]] = {}
         for index, values in self.optimizer.state_dict()["state"].items():
             for name, value in values.items():
@@ -295,12 +282,15 @@ class Trainer:
                     numbers.setdefault(str(index), {})[name] = value
                 else:
                     tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = to_device(value, "cpu")
-        state = self._state() | {
-            "optimizer": numbers,
-            "schedule": self.schedule.state_dict(),
-            "random": get_rng_state(),
-        }
-        save_checkpoint(self.run.last, tensors, state)
+        state["optimizer"] = numbers
+        if self.average is not None:
+            state["average_updates"] = self.average.updates
+            for name, array in self.average.state_dict().items():
+                tensors[f"{AVERAGE_PREFIX}{name}"] = array
+        if self.run is not None:
+            state["history"] = self.run.epochs
+            self.run.flush()
+        save_checkpoint(path, tensors, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint that `save` wrote, in a trainer with its settings.
@@ -308,7 +298,7 @@ class Trainer:
         Raises:
             CheckpointError: it does not fit the model or the optimiser, or holds weights only.
         """
-        self.load_weights(checkpoint)
+        self._load(checkpoint.path, checkpoint.weights)
         state = checkpoint.state
         if "optimizer" not in state:
             raise CheckpointError(
@@ -318,14 +308,18 @@ class Trainer:
             optimizer: dict[str, dict[str, Any]] = {}
             for index, numbers in state["optimizer"].items():
                 optimizer[index] = {name: int(number) for name, number in numbers.items()}
-            for name, array in checkpoint.tensors.items():
-                if name.startswith(OPTIMIZER_PREFIX):
-                    index, key = name.removeprefix(OPTIMIZER_PREFIX).split("/")
-                    optimizer.setdefault(index, {})[key] = array
+            for name, array in checkpoint.part(OPTIMIZER_PREFIX).items():
+                index, key = name.split("/")
+                optimizer.setdefault(index, {})[key] = array
             # The options in the groups follow from the settings and the schedule.
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
             self.schedule.load_state_dict(state["schedule"])
+            if self.average is not None:
+                averages = checkpoint.part(AVERAGE_PREFIX)
+                self.average.load_state_dict(averages, int(state["average_updates"]))
+            if not isinstance(state.get("history", []), list):
+                raise ValueError("the history is not a list")
             set_rng_state(state["random"])
             self.progress = from_plain(Progress, state["progress"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -335,26 +329,24 @@ class Trainer:
             ) from error
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
-        """Load a checkpoint's weights into the model.
+        """Load the weights that a checkpoint is evaluated with into the model.
 
         Raises:
             CheckpointError: names, shapes or dtypes are not the model's, or a weight is not finite.
         """
+        self._load(checkpoint.path, checkpoint.evaluated_weights)
+
+    def _load(self, path: Path, weights: Mapping[str, np.ndarray]) -> None:
         own = self._weights()
-        weights = {
-            name: array
-            for name, array in checkpoint.tensors.items()
-            if "/" not in name  # as in optimizer/0/velocity or preprocess/shift
-        }
         for name, array in weights.items():
             if name in own and array.dtype != own[name].dtype:
                 raise CheckpointError(
-                    f"{checkpoint.path}: {name} is {array.dtype}, expected {own[name].dtype}"
+                    f"{path}: {name} is {array.dtype}, expected {own[name].dtype}"
                 )
             if not np.isfinite(array).all():
-                raise CheckpointError(f"{checkpoint.path}: {name} holds NaN or infinite values")
+                raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
         try:
             self.model.load_state_dict({n: from_numpy(array) for n, array in weights.items()})
         except ValueError as error:
             reason = textwrap.shorten(str(error), 300, placeholder=" ...")
-            raise CheckpointError(f"{checkpoint.path}: {reason}") from error
+            raise CheckpointError(f"{path}: {reason}") from error

@@ -4,7 +4,7 @@ It is as strict as CuPy, or stricter: arrays do not mix with NumPy's, are never 
 `get()`, reductions and elements are arrays without axes, and a kernel's arguments must be exactly
 what its parameters are. What is not here is not offered: add it only if CuPy has it.
 
-`host_reads` counts what would wait for a GPU: `get`, `item`, `float(array)`, `if array`.
+`host_reads` counts what would wait for a GPU: a blocking `get`, `item`, `float(array)`, `if array`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class ndarray:
         self._array[_unwrap(index)] = _unwrap(value)
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True):
-        _read()
+        if blocking:
+            _read()
         if out is not None:
             out[...] = self._array
             return out

@@ -91,21 +91,26 @@ def test_an_overflow_halves_the_scale_and_skips_the_step(cuda):
 
 @ON_THE_EMULATOR
 @pytest.mark.parametrize("amp", ["off", "bf16"])
-def test_nothing_waits_for_the_gpu_within_a_step(cuda, amp, monkeypatch):
+def test_a_step_waits_for_its_loss_only_and_only_after_the_backward_pass_began(
+    cuda, amp, monkeypatch
+):
     trainer = trainer_for(amp=amp)
     batch, other = batches(trainer, 2)
     trainer.step(*batch)  # compiles
-    read_before_the_end = []
-    step = trainer.optimizer.step
+    waits = []
 
-    def observed_step():
-        step()
-        read_before_the_end.append(cuda.cupy.host_reads - begun)
+    def observed(function):
+        def observe(*args):
+            function(*args)
+            waits.append(cuda.cupy.host_reads - begun)
 
-    monkeypatch.setattr(trainer.optimizer, "step", observed_step)
+        return observe
+
+    monkeypatch.setattr(md.Tensor, "backward", observed(md.Tensor.backward))
+    monkeypatch.setattr(trainer.optimizer, "step", observed(trainer.optimizer.step))
     begun = cuda.cupy.host_reads
     trainer.step(*other)
-    assert read_before_the_end == [0]
+    assert [*waits, cuda.cupy.host_reads - begun] == [0, 1, 1]
 
 
 def test_batches_arrive_as_they_were_made(cuda):
