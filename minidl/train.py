@@ -37,7 +37,10 @@ from .training import (
 )
 from .training.dry_run import dry_run, dry_run_part
 from .training.initialisation import initialise
+from .training.lr_finder import find_learning_rate
 from .training.options import add_arguments, options_of, read_toml, to_toml
+from .training.overfitting import overfit_batch
+from .training.profiling import profile_training
 from .training.progress import make_reporter
 from .training.settings import BELONGING
 from .training.transfer_learning import describe_transfer, freeze, load_pretrained
@@ -85,6 +88,15 @@ def make_parser() -> Parser:
     )
     instead.add_argument(
         "--dry-run", action="store_true", help="one step; print shapes, parameters, memory, time"
+    )
+    instead.add_argument(
+        "--find-lr", action="store_true", help="100 steps with rising rates; suggest an --lr"
+    )
+    instead.add_argument(
+        "--overfit-batch", action="store_true", help="can one batch be learned by heart? 2 if not"
+    )
+    instead.add_argument(
+        "--profile", action="store_true", help="time, GFLOP/s and memory of a step, by layer"
     )
     instead.add_argument(
         "--print-config", action="store_true", help="print all options, as a file for --config"
@@ -319,6 +331,10 @@ def run(args: argparse.Namespace, command: str) -> None:
             )
     if settings.replace_head and settings.weights is None:
         raise MinidlError("--replace-head needs --weights FILE")
+    for name in ("find_lr", "overfit_batch", "profile"):
+        if getattr(args, name) and args.resume is not None:
+            option = name.replace("_", "-")
+            raise MinidlError(f"--{option} begins anew: --weights instead of --resume")
     if args.print_config:
         print(to_toml(settings), end="")
         return
@@ -343,10 +359,18 @@ def run(args: argparse.Namespace, command: str) -> None:
     print(describe(settings, splits, model), flush=True)
     if transferred := describe_transfer(model, settings.weights, fresh):
         print(transferred, flush=True)
-    if args.dry_run:
-        print(dry_run(settings, splits, model))
-        return
+    for chosen, look in (
+        (args.dry_run, dry_run),
+        (args.profile, profile_training),
+        (args.overfit_batch, overfit_batch),
+    ):
+        if chosen:
+            print(look(settings, splits, model))
+            return
     trainer = Trainer(settings, splits, model)
+    if args.find_lr:
+        print(find_learning_rate(trainer, lambda: open_run(trainer, args.out, None)))
+        return
     if args.eval_only and checkpoint is not None:
         evaluate(trainer, checkpoint)
         return

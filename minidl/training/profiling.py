@@ -9,14 +9,18 @@ from statistics import median
 from typing import Any
 
 from ..autograd import Function, is_grad_enabled, observe_operations
+from ..data import DataSplits
 from ..device import namespace_on
 from ..functional.conv import Conv2d
 from ..functional.linear import Linear
 from ..nn import Module
 from ..tensor import Tensor
+from .batches_on_device import copied_ahead
+from .settings import Settings
 from .tables import table
+from .trainer import Trainer
 
-__all__ = ["LayerTimes", "StepProfile", "profile_step"]
+__all__ = ["LayerTimes", "StepProfile", "as_text", "profile_step", "profile_training"]
 
 MOST_LINES = 40  # of a table; what takes least time is summed up in one line
 LONGEST_KIND = 13  # of a class's name
@@ -100,6 +104,15 @@ def profile_step(
     called = [name for name in kinds if any(name in record for record in records)]
     layers = {name: _median([record[name] for record in records]) for name in called}
     return StepProfile(layers, kinds, median(measured), median(undisturbed))
+
+
+def profile_training(settings: Settings, splits: DataSplits, model: Module) -> str:
+    """Profile steps on the first training batch; returns a text for people."""
+    trainer = Trainer(settings, splits, model)
+    images, labels = next(copied_ahead(trainer.train_loader.batches(0), settings.device))
+    model.train()
+    profile = profile_step(model, lambda: trainer.step(images, labels), settings.device)
+    return as_text(profile, len(labels))
 
 
 def _median(times: list[LayerTimes]) -> LayerTimes:
