@@ -47,8 +47,8 @@ from .training.transfer_learning import describe_transfer, freeze, load_pretrain
 
 # What may change when a run goes on: it stays the same run, longer or elsewhere.
 CHANGEABLE = (
-    "epochs", "data", "device", "threads", "tensorboard", "early_stop", "keep", "save_every",
-    "on_nan",
+    "epochs", "data", "workers", "on_bad_image", "device", "threads", "tensorboard", "early_stop",
+    "keep", "save_every", "on_nan",
 )  # fmt: skip
 # What belongs to the weights, and so holds even for an evaluation on other data.
 SHAPE = ("arch", "image_size", "num_classes", "preprocess")

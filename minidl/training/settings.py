@@ -191,6 +191,20 @@ class Settings:
         "from pixels to inputs, measured on the training set",
         choices=PREPROCESSINGS,
     )
+    workers: int | None = option(
+        None,
+        IMAGES,
+        "threads that read images (default: as many as processors, 16 at most); results do not "
+        "change",
+        minimum=1,
+        maximum=MAX_THREADS,
+    )
+    on_bad_image: str = option(
+        "fail",
+        IMAGES,
+        "stop at a file that cannot be decoded, or skip it: training shows its successor instead",
+        choices=("fail", "skip"),
+    )
 
     device: str = option("cpu", WHERE, "cpu (default) or cuda[:N]")
     amp: str = option(

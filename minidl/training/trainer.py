@@ -60,8 +60,16 @@ class Trainer:
             seed=settings.seed,
             drop_last=images % settings.batch_size == 1 and images > 1,
             limit=settings.limit,
+            workers=settings.workers,
+            on_bad_image="replace" if settings.on_bad_image == "skip" else "fail",
         )
-        self.val_loader = DataLoader(splits.val, settings.batch_size, limit=settings.limit)
+        self.val_loader = DataLoader(
+            splits.val,
+            settings.batch_size,
+            limit=settings.limit,
+            workers=settings.workers,
+            on_bad_image="drop" if settings.on_bad_image == "skip" else "fail",
+        )
         self.optimizer = make_optimizer(settings, model)
         self.schedule = make_schedule(settings, self.optimizer, len(self.train_loader))
         self.average = None if settings.average is None else WeightAverage(model, settings.average)
