@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,15 @@ from .training import (
     default_settings,
     load_checkpoint,
 )
-from .training.dry_run import dry_run, dry_run_part
+from .training.dry_run import dry_run, dry_run_part, random_data
 from .training.initialisation import initialise
 from .training.lr_finder import find_learning_rate
 from .training.options import add_arguments, options_of, read_toml, to_toml
 from .training.overfitting import overfit_batch
 from .training.profiling import profile_training
 from .training.progress import make_reporter
+from .training.recipe_text import describe_recipe
+from .training.recipes import Data, paper_recipe
 from .training.settings import BELONGING
 from .training.transfer_learning import describe_transfer, freeze, load_pretrained
 
@@ -354,13 +357,20 @@ def run(args: argparse.Namespace, command: str) -> None:
         network.to(device=settings.device)
         print(dry_run_part(settings, network))
         return
-    settings, splits = open_data(settings, checkpoint)
+    recipe = paper_recipe(settings.arch) if settings.recipe == "paper" else None
+    if args.dry_run and recipe is not None and "data" not in given:
+        settings, splits = random_data(settings, recipe.data)
+    else:
+        settings, splits = open_data(settings, checkpoint)
     model, fresh = build_model(settings, begin=checkpoint is None)
     print(describe(settings, splits, model), flush=True)
     if transferred := describe_transfer(model, settings.weights, fresh):
         print(transferred, flush=True)
+    if settings.recipe != "tiny":
+        trained_on = Data(splits.name, len(splits.train), len(splits.classes))
+        print(describe_recipe(settings, trained_on), flush=True)
     for chosen, look in (
-        (args.dry_run, dry_run),
+        (args.dry_run, partial(dry_run, part=recipe is not None and "batch_size" not in given)),
         (args.profile, profile_training),
         (args.overfit_batch, overfit_batch),
     ):

@@ -9,25 +9,59 @@ from typing import Any
 
 import numpy as np
 
-from ..data import DataSplits
+from ..data import ArraySplit, Augmentation, DataSplits
 from ..models import ImageClassifier
 from ..nn import Module
 from ..tensor import Tensor, randn
 from .batches_on_device import copied_ahead
 from .optimization import make_optimizer
+from .recipes import Data
 from .settings import Settings
 from .tables import table
 from .trainer import Trainer
 
+# So many of a paper's batch are enough to see all shapes, and take seconds also for VGG.
+PART = 2
 
-def dry_run(settings: Settings, splits: DataSplits, model: Module) -> str:
-    """Do one step; returns a text for people.
+
+def random_data(settings: Settings, like: Data) -> tuple[Settings, DataSplits]:
+    """A few random images of the size and with the classes of a paper's data; and the settings.
+
+    There is nothing in them to be augmented or measured.
+    """
+    size, channels = settings.image_size or 224, settings.in_channels
+    settings = settings.changed(
+        image_size=size,
+        num_classes=settings.num_classes or like.classes,
+        augment="none",
+        preprocess="standardise",
+    )
+    pixels = np.random.default_rng(settings.seed).integers(
+        0, 256, (PART, channels, size, size), np.uint8
+    )
+    classes = [str(label) for label in range(settings.num_classes or like.classes)]
+    split = ArraySplit(pixels, np.arange(PART), classes, channels, size)
+    return settings, DataSplits(
+        f"random images in place of {like.name}", split, split, Augmentation()
+    )
+
+
+def dry_run(settings: Settings, splits: DataSplits, model: Module, part: bool = False) -> str:
+    """Do one step, or only a part of one; returns a text for people.
 
     It lists each layer's output shape and parameters, then memory and the time of the step.
     """
+    said = ""
+    few = min(PART, settings.batch_size)
+    if part and few < settings.batch_size:
+        said = f"of a batch of {settings.batch_size:,} images"
+        if settings.accumulate > 1:
+            said += f", computed in {settings.accumulate} parts"
+        said += f", {few} are looked at here\n"
+        settings = settings.changed(batch_size=few, accumulate=1)
     trainer = Trainer(settings, splits, model)
     images, labels = next(copied_ahead(trainer.train_loader.batches(0), settings.device))
-    return _describe_step(model, images, lambda: trainer.step(images, labels))
+    return said + _describe_step(model, images, lambda: trainer.step(images, labels))
 
 
 def dry_run_part(settings: Settings, part: ImageClassifier) -> str:

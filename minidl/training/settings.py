@@ -9,6 +9,7 @@ from .initialisation import OWN, parse_init
 from .options import checked, option, options_of
 from .transfer_learning import parse_rates
 
+RECIPES = ("tiny", "cifar", "paper")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "step", "multistep", "exponential", "polynomial", "cosine", "plateau")
 # Options that only some optimisers or schedules know.
@@ -65,6 +66,13 @@ class Settings:
     """
 
     arch: str = option(MISSING, WHAT, "architecture, e.g. vgg16 (see --list-archs)", metavar="ARCH")
+    recipe: str = option(
+        "tiny",
+        WHAT,
+        "defaults of the others: for the embedded images, for CIFAR and Fashion-MNIST, "
+        "or as the architecture's paper has them",
+        choices=RECIPES,
+    )
     data: str = option(
         DEFAULT_DATA,
         WHAT,
