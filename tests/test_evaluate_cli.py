@@ -19,12 +19,12 @@ FEW = ["--limit", "40"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two short runs, of networks that take images of different sizes."""
+    """Two short runs, of networks that take other images: in size and in preprocessing."""
     root = tmp_path_factory.mktemp("runs")
     short = ["--arch", "lenet5", "--limit", "256", "--batch-size", "16"]
     assert train.main([*short, "--epochs", "2", "--out", str(root / "a")]) == 0
-    other = ["--epochs", "1", "--seed", "1", "--image-size", "28", "--out", str(root / "b")]
-    assert train.main([*short, *other]) == 0
+    other = ["--epochs", "1", "--seed", "1", "--image-size", "28", "--preprocess", "pixel-mean"]
+    assert train.main([*short, *other, "--out", str(root / "b")]) == 0
     return root / "a", root / "b"
 
 
@@ -47,19 +47,33 @@ def complaint(capsys, *arguments):
     return lines[0]
 
 
-def test_centre_repeats_the_runs_own_figures(runs, capsys, tmp_path):
-    figures = tmp_path / "figures.json"
-    lines = evaluated(capsys, runs[0], "--limit", "256", "--json", figures)
-    best = json.loads((runs[0] / "best.json").read_text())["progress"]["best_accuracy"]
+@pytest.mark.parametrize("number", [0, 1])
+def test_centre_repeats_the_runs_own_figures(runs, capsys, tmp_path, number):
+    run, figures = runs[number], tmp_path / "figures.json"
+    lines = evaluated(capsys, run, "--limit", "256", "--json", figures)
+    best = json.loads((run / "best.json").read_text())["progress"]["best_accuracy"]
     written = json.loads(figures.read_text())
     assert written["top1"] == best
     assert written["images"] == 256
-    assert written["checkpoints"] == [str(runs[0] / "best.safetensors")]
+    assert written["checkpoints"] == [str(run / "best.safetensors")]
     assert sum(one["correct"] for one in written["classes"]) == round(256 * best)
     assert lines[-1].startswith(f"top-1 {best:.2%}, top-5 ")
-    assert lines[-1].endswith(f": centre; checkpoint {runs[0] / 'best.safetensors'}")
+    assert lines[-1].endswith(f": centre; checkpoint {run / 'best.safetensors'}")
     assert any(line.startswith("Ankle boot ") for line in lines)
-    assert max(len(line) for line in lines[:-1] if str(runs[0]) not in line) <= 80
+    assert max(len(line) for line in lines[:-1] if str(run) not in line) <= 80
+
+
+def test_statistics_are_those_of_the_training_run(runs, tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        pixels = rng.integers(0, 256, (28, 28), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / split / "cat" / "0.png")
+    _, split = Candidate.of_run(runs[1], f"folder:{tmp_path}").open()
+    images = md.data.load(image_size=28, channels=1).train.images
+    (seen,) = split.batch([0])[0]
+    mean = images.mean(axis=0)  # (1, 28, 28) in grey levels
+    np.testing.assert_allclose(seen, split.pixels(np.array([0]))[0] - mean, atol=1e-3)
 
 
 def test_a_run_without_best_checkpoint_gives_its_last(runs, capsys, tmp_path):

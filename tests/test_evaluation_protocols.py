@@ -169,14 +169,16 @@ def test_flip_is_the_mean_with_the_mirror_image(lenet):
 
 
 def test_pictures_of_all_sizes_go_through_every_protocol(folder):
-    split = FolderSplit(folder, np.arange(5), "abcde", channels=3, image_size=12)
+    split = FolderSplit(folder * 2, np.arange(10) % 5, "abcde", channels=3, image_size=12)
     model = md.models.create("nin_cifar10", num_classes=5)
     for name in PROTOCOLS:
-        probabilities = predict(model, split, Protocol(name, flip=True), batch_size=5)
-        assert probabilities.shape == (5, 5)
+        probabilities = predict(model, split, Protocol(name, flip=True), batch_size=10)
+        assert probabilities.shape == (10, 5)
+        np.testing.assert_allclose(probabilities[:5], probabilities[5:], atol=1e-6)
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-        one_by_one = predict(model, split, Protocol(name, flip=True), batch_size=1)
-        np.testing.assert_allclose(one_by_one, probabilities, atol=1e-6)
+        assert np.ptp(probabilities[:5], axis=0).max() > 1e-4
+        one_by_one = predict(model, split, Protocol(name, flip=True), 5, batch_size=1)
+        np.testing.assert_allclose(one_by_one, probabilities[::2], atol=1e-6)
 
 
 def test_crops_are_preprocessed_as_in_training_and_dense_only_where_it_can_be(lenet):

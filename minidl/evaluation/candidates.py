@@ -75,7 +75,7 @@ class Candidate:
         try:
             splits = splits.prepared("none", settings.preprocess, self.arrays)
         except ValueError as error:
-            raise DataError(f"{settings.data}: {error}") from error
+            raise CheckpointError(f"{self.path}: {error}") from error
         outputs = settings.num_classes or len(splits.classes)
         if outputs < len(splits.classes):
             raise DataError(

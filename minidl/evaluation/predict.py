@@ -1,12 +1,15 @@
 """What a network says about the images of a split, averaged over the views of a protocol."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 
+from .._kernels.cpu.threads import available_cpus
 from ..autograd import no_grad
 from ..data import DataLoader, Split
+from ..data.loader import MOST_WORKERS
 from ..errors import DataError, MinidlError
 from ..nn import Module
 from ..tensor import Tensor, from_numpy
@@ -122,12 +125,18 @@ def mean_over_views(
 def _loaded_ahead(
     split: Split, indices: np.ndarray, sides: Sequence[int], batch_size: int
 ) -> Iterator[tuple[np.ndarray, list[list[np.ndarray]]]]:
-    """Batches of indices with their images at all scales; the next is made in a thread."""
+    """Batches of indices with their images at all scales; threads share in making the next one."""
     batches = np.split(indices, range(batch_size, len(indices), batch_size))
-    with ThreadPoolExecutor(1, thread_name_prefix="minidl-data") as pool:
-        coming = pool.submit(scaled, split, batches[0], sides)
+    workers = min(available_cpus(), MOST_WORKERS)
+    with ThreadPoolExecutor(workers, thread_name_prefix="minidl-data") as pool:
+
+        def begin(batch: np.ndarray) -> list[Future[list[list[np.ndarray]]]]:
+            parts = np.split(batch, range(split.images_per_task, len(batch), split.images_per_task))
+            return [pool.submit(scaled, split, part, sides) for part in parts]
+
+        coming = begin(batches[0])
         for number, batch in enumerate(batches, 1):
-            images = coming.result()
+            parts = [future.result() for future in coming]
             if number < len(batches):
-                coming = pool.submit(scaled, split, batches[number], sides)
-            yield batch, images
+                coming = begin(batches[number])
+            yield batch, [list(chain(*images)) for images in zip(*parts, strict=True)]
