@@ -23,8 +23,8 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     short = ["--arch", "lenet5", "--limit", "256", "--batch-size", "16"]
     assert train.main([*short, "--epochs", "2", "--out", str(root / "a")]) == 0
-    other = ["--epochs", "1", "--seed", "1", "--image-size", "28", "--preprocess", "pixel-mean"]
-    assert train.main([*short, *other, "--out", str(root / "b")]) == 0
+    other = ["--epochs", "1", "--image-size", "28", "--preprocess", "pixel-mean"]
+    assert train.main([*short, *other, "--average", "0.9", "--out", str(root / "b")]) == 0
     return root / "a", root / "b"
 
 
@@ -77,9 +77,13 @@ def test_statistics_are_those_of_the_training_run(runs, tmp_path):
 
 
 def test_a_run_without_best_checkpoint_gives_its_last(runs, capsys, tmp_path):
-    (tmp_path / "last.safetensors").write_bytes((runs[0] / "last.safetensors").read_bytes())
-    line = evaluated(capsys, tmp_path, *FEW)[-1]
-    assert line.endswith(f"checkpoint {tmp_path / 'last.safetensors'}")
+    """Of a run with averaged weights the averages, which the run itself evaluates."""
+    last = tmp_path / "last.safetensors"
+    last.write_bytes((runs[1] / last.name).read_bytes())
+    progress = json.loads((runs[1] / "last.json").read_text())["progress"]
+    line = evaluated(capsys, tmp_path, "--limit", "256")[-1]
+    assert line.startswith(f"top-1 {progress['best_accuracy']:.2%}, ")
+    assert line.endswith(f"checkpoint {last}")
 
 
 def test_ensemble_of_one_is_the_network_and_of_two_the_mean(runs):

@@ -56,7 +56,7 @@ class Candidate:
         models.check_name(arch)
         if arch not in models.list_classifiers():
             raise MinidlError(f"{arch}: a part of a network, without classes to tell apart")
-        return cls(path, default_settings(arch, image_size=image_size, data=data))
+        return cls(path, default_settings(arch).changed(image_size=image_size, data=data))
 
     def open(self, device: str = "cpu") -> tuple[Module, Split]:
         """The network on `device`, and the test images as it takes them.
