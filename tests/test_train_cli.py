@@ -18,12 +18,13 @@ from safetensors.numpy import load_file
 from training_runs import LENET, complaint, step_losses
 
 import minidl as md
+from minidl.reporting.run import read_confusion
 from minidl.train import main
 from minidl.training import RunFolder
 
 RUN_FILES = {
     "config.json", "environment.json", "metrics.jsonl", "metrics.csv",
-    "last.safetensors", "last.json", "best.safetensors", "best.json",
+    "last.safetensors", "last.json", "best.safetensors", "best.json", "confusion.csv",
 }  # fmt: skip
 
 
@@ -48,6 +49,20 @@ def test_run_leaves_its_files_and_ends_with_one_line(tmp_path, capsys):
     assert "NumPy" in json.loads((finished / "environment.json").read_text())
     assert len(step_losses(finished)) == 8
     assert "features.conv1.weight" in load_file(finished / "best.safetensors")
+
+
+def test_the_confusion_matrix_is_the_best_epoch_s(tmp_path):
+    run = tmp_path / "run"
+    assert main([*LENET, "--num-classes", "12", "--out", str(run)]) == 0
+    confusion = read_confusion(run / "confusion.csv")
+    with open(run / "metrics.csv") as file:
+        best = max(float(row["val_accuracy"]) for row in csv.DictReader(file))
+    assert confusion.counts.trace() / 128 == pytest.approx(best)
+    test = md.data.load().val
+    ((_, labels),) = md.data.DataLoader(test, batch_size=128, limit=128).batches(0)
+    counts = np.bincount(labels, minlength=len(confusion.classes))
+    np.testing.assert_array_equal(confusion.counts.sum(axis=1), counts)
+    assert confusion.classes[:10] == test.classes
 
 
 def test_same_seed_same_bits_for_any_number_of_threads(tmp_path):

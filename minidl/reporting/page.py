@@ -274,7 +274,7 @@ def filters(run: Run) -> Html:
         f"The best checkpoint's {count} filters of {height} x {width}, all on one scale; "
         "zero is mid-grey."
     )
-    return picture(as_image(filter_grid(run.filters), about), caption)
+    return picture(as_image(filter_grid(run.filters), about), caption, class_="filters")
 
 
 def epochs(run: Run) -> Html:
@@ -312,7 +312,7 @@ def number(name: str, value: Any) -> str:
     """
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else "–" if value is None else str(value)
-    forms = {"accuracy": ".2%", "loss": "#.4g", "seconds": ",.1f", "second": ",.0f"}
+    forms = {"accuracy": ".2%", "top5": ".2%", "loss": "#.4g", "seconds": ",.1f", "second": ",.0f"}
     return format(value, forms.get(name.rpartition("_")[2], ".3g"))
 
 

@@ -32,6 +32,22 @@ class Confusion:
     classes: tuple[str, ...]
     counts: np.ndarray  # (classes, classes) int64
 
+    @classmethod
+    def of(cls, classes: Sequence[str], labels: np.ndarray, answers: np.ndarray) -> "Confusion":
+        """The matrix of images with `labels` (N,) that were taken for `answers` (N,).
+
+        Answers that no class of the data has are numbered.
+
+        >>> Confusion.of(["cat", "dog"], np.array([0, 0, 1]), np.array([0, 1, 2]))
+        Confusion(classes=('cat', 'dog', 'class 2'), counts=array([[1, 1, 0],
+               [0, 0, 1],
+               [0, 0, 0]]))
+        """
+        count = max(len(classes), int(answers.max(initial=-1)) + 1)
+        names = [*classes, *(f"class {number}" for number in range(len(classes), count))]
+        counts = np.bincount(labels * count + answers, minlength=count**2)
+        return cls(tuple(names), counts.reshape(count, count))
+
     @property
     def accuracies(self) -> np.ndarray:
         """The part of each class that was recognised, (classes,); NaN for a class without images.

@@ -12,9 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import MinidlError
 from ..io.files import flush_to_disk, replace_file
 from ..reporting.curves import save_curves
+from ..reporting.run import Confusion, write_confusion
 from ..reporting.tensorboard import EVENT_FILES, EventLog
 
 STEP_COLUMNS = ("epoch", "step", "lr", "loss")
@@ -34,6 +37,8 @@ EXTRA_EPOCH_COLUMNS = ("train_top5", "val_top5", "skipped")
 SKIP_COLUMNS = ("epoch", "step", "lr", "reason")
 # All that a run writes besides its checkpoints.
 REPLACEABLE = ("config.json", "environment.json", "metrics.jsonl", "metrics.csv", "curves.png")
+# The size of a confusion matrix grows with the square of their number.
+MOST_CLASSES = 2000
 COLUMNS = {"step": STEP_COLUMNS, "skip": SKIP_COLUMNS, "epoch": EPOCH_COLUMNS}
 
 
@@ -143,6 +148,11 @@ class RunFolder:
                     file.with_suffix(".json").unlink(missing_ok=True)
 
     @property
+    def confusion(self) -> Path:
+        """The confusion matrix of that epoch."""
+        return self.path / "confusion.csv"
+
+    @property
     def metrics(self) -> Path:
         """The record of all steps and epochs."""
         return self.path / "metrics.jsonl"
@@ -151,7 +161,7 @@ class RunFolder:
         """Take over another run's metrics and maybe its best checkpoint, if they exist."""
         names = [self.metrics.name]
         if best:
-            names += [self.best.name, self.best.with_suffix(".json").name]
+            names += [self.best.name, self.best.with_suffix(".json").name, self.confusion.name]
         with self._writing():
             for name in names:
                 if (source / name).exists():
@@ -184,6 +194,14 @@ class RunFolder:
         self._append(record)
         self.epochs.append(record)
         self._write_csv()
+
+    def write_confusion(
+        self, classes: Sequence[str], labels: np.ndarray, answers: np.ndarray
+    ) -> None:
+        """Write the best epoch's confusion matrix: of labels (N,) and answers (N,), as a table."""
+        if len(classes) <= MOST_CLASSES:
+            with self._writing():
+                write_confusion(self.confusion, Confusion.of(classes, labels, answers))
 
     def plot(self, title: str) -> None:
         """Draw the epochs so far as `curves.png`, where matplotlib is installed."""

@@ -74,6 +74,7 @@ class Trainer:
         self.schedule = make_schedule(settings, self.optimizer, len(self.train_loader))
         self.average = None if settings.average is None else WeightAverage(model, settings.average)
         self._step = TrainingStep(settings, model, self.optimizer, self.average)
+        self._answers = np.empty((2, 0), np.int64)  # labels and answers of the last evaluation
         self._clock = self._saved = time.monotonic()
 
     @property
@@ -166,18 +167,21 @@ class Trainer:
         Raises:
             DivergedError: the loss is not finite.
         """
-        tally, begun = Tally(), time.monotonic()
+        tally, begun, answers = Tally(), time.monotonic(), []
         reporter.start(self._title("test"), len(self.val_loader), done=0)
         self.model.eval()
         with no_grad():
             batches = copied_ahead(self.val_loader.batches(0), self.settings.device)
             for done, (images, labels) in enumerate(batches, 1):
                 losses = compute_losses(self.settings, self.model, images, labels)
-                tally.add(losses.own.item(), losses.logits.cpu().numpy(), labels)
+                logits = losses.logits.cpu().numpy()
+                tally.add(losses.own.item(), logits, labels)
+                answers.append((labels, logits.argmax(axis=1)))
                 if not np.isfinite(tally.loss):
                     self._explain_test_loss(tally.loss, images)
                 reporter.update(tally, tally.images / (time.monotonic() - begun), done)
                 self.stop.check()
+        self._answers = np.concatenate(answers, axis=1)  # (2, images)
         return tally
 
     def _explain_test_loss(self, loss: float, images: Tensor) -> NoReturn:
@@ -233,6 +237,7 @@ class Trainer:
             with self._evaluated_weights():
                 tensors = self._weights() | self.splits.state_dict()
                 save_checkpoint(self.run.best, tensors, self._state())
+            self.run.write_confusion(self.splits.classes, *self._answers)
         if self.settings.keep:
             self._save_all(self.run.of_epoch(progress.epoch))
         self.save()
