@@ -101,6 +101,8 @@ class Trainer:
             try:
                 while not self.finished:
                     self._train_epoch(reporter)
+                    if self.run is not None and not self.run.last.exists():
+                        self.save()  # or a crash after the first best one could not be resumed
                     with self._evaluated_weights():
                         test = self.evaluate(reporter)
                     self._close_epoch(reporter, test)
