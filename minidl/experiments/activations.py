@@ -137,8 +137,7 @@ def draw(before: dict[str, list[float]], results: dict[str, Result], classes: in
         style(below, "epoch", "" if column else "training loss", whole_x=True)
         above.set_title("ReLU" if activation == "relu" else activation, fontsize="medium")
         below.set_ylim(0, 1.2 * math.log(classes))
-    for axes, names in ends.items():
-        name_ends(figure, axes, names)
+    name_ends(figure, ends)
     return figure
 
 

@@ -84,8 +84,7 @@ def draw(results: dict[str, Result], classes: int) -> Figure:
         style(axes, "epoch", "training loss" if kind == "without" else "", whole_x=True)
         axes.set_title(title, fontsize="medium")
         axes.set_ylim(0, 1.2 * math.log(classes))
-    for axes, names in ends.items():
-        name_ends(figure, axes, names)
+    name_ends(figure, ends)
     return figure
 
 

@@ -65,8 +65,7 @@ def draw(results: dict[str, Result]) -> Figure:
         style(axes, "epoch", "error" if family == "plain" else "", percent=True, whole_x=True)
         axes.set_title(title, fontsize="medium")
         axes.set_ylim(bottom=0)
-    for axes, names in ends.items():
-        name_ends(figure, axes, names)
+    name_ends(figure, ends)
     return figure
 
 
@@ -90,8 +89,9 @@ EXPERIMENT = Experiment(
     ),
     full=Scale(
         {
-            "epochs": 164, "batch_size": 128, "optimizer": "sgd", "lr": 0.1,
-            "momentum": 0.9, "weight_decay": 1e-4, "schedule": "multistep",
+            "epochs": 164, "batch_size": 128, "optimizer": "sgd", "lr": 0.1, "momentum": 0.9,
+            "weight_decay": 1e-4, "schedule": "multistep", "milestones": (82, 123), "warmup": 0,
+            "augment": "flip,pad-crop:4",
         },
     ),
     full_data="cifar10:DIR",

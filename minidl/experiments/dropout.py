@@ -106,7 +106,7 @@ def draw(results: dict[float, Result]) -> Figure:
     style(right, "dropout p", "error", percent=True)
     right.set_xticks(list(PROBABILITIES))
     right.set_ylim(bottom=0)
-    name_ends(figure, left, ends)
+    name_ends(figure, {left: ends})
     right.legend(frameon=False)
     return figure
 

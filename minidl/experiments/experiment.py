@@ -125,7 +125,7 @@ def facts_about(lab: Lab, command: str) -> dict[str, str]:
     ]
     where = settings.device if settings.device != "cpu" else machine["processor"]
     return {
-        "data": f"{splits.describe()}{limit}, {shown}",
+        "data": f"{splits.describe()}{limit}, {shown}; {splits.describe_inputs()}",
         "training": f"{plural(settings.epochs, 'epoch')} in batches of {settings.batch_size}, "
         f"{plural(max(lab.steps), 'step')} a run; {', '.join(told)}",
         "time": f"{duration(lab.seconds)} for {plural(len(lab.steps), 'run')} "

@@ -58,27 +58,28 @@ def style(axes: Axes, x: str, y: str, *, percent: bool = False, whole_x: bool = 
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def name_ends(figure: Figure, axes: Axes, ends: Sequence[End]) -> None:
-    """Write the names of lines beside their right ends, none on another.
+def name_ends(figure: Figure, ends: Mapping[Axes, Sequence[End]]) -> None:
+    """Write the names of lines beside their right ends, by axes, none on another.
 
-    Call it when all axes of the figure are filled and their limits stand.
+    Call it when all axes are filled and their limits stand.
     """
     figure.draw_without_rendering()  # lays the axes out
-    heights = [axes.transData.transform((x, y))[1] for x, y, _, _ in ends]
     least = LINE_HEIGHT * figure.dpi / 72
-    for (x, y, name, colour), height, wanted in zip(
-        ends, heights, spread(heights, least), strict=True
-    ):
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(5, (wanted - height) * 72 / figure.dpi),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            fontsize="small",
-            annotation_clip=False,
-        )
+    for axes, named in ends.items():
+        heights = [axes.transData.transform((x, y))[1] for x, y, _, _ in named]
+        for (x, y, name, colour), height, wanted in zip(
+            named, heights, spread(heights, least), strict=True
+        ):
+            axes.annotate(
+                name,
+                (x, y),
+                xytext=(5, (wanted - height) * 72 / figure.dpi),
+                textcoords="offset points",
+                color=colour,
+                va="center",
+                fontsize="small",
+                annotation_clip=False,
+            )
 
 
 def spread(positions: Sequence[float], least: float) -> list[float]:

@@ -182,7 +182,7 @@ EXPERIMENT = Experiment(
             "image_size": 28, "epochs": 5, "batch_size": 64, "optimizer": "adam", "lr": 2e-3,
             "schedule": "cosine",
         },
-        {"factor": 16},
+        {"factor": 8},
     ),
     full=Scale(
         {

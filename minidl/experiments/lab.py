@@ -119,7 +119,11 @@ class Lab:
             settings = Settings(**({"arch": out.name} | values | dict(given)))
         except ValueError as error:
             raise MinidlError(str(error)) from error
-        self.splits = data.load(settings.data, settings.image_size, settings.in_channels)
+        splits = data.load(settings.data, settings.image_size, settings.in_channels)
+        try:
+            self.splits = splits.prepared(settings.augment, settings.preprocess)
+        except ValueError as error:
+            raise MinidlError(f"{settings.data}: {error}") from error
         self.settings = settings.changed(
             image_size=self.splits.image_size, num_classes=len(self.splits.classes)
         )
@@ -223,10 +227,10 @@ def _check_same_run(folder: Path, settings: Settings) -> None:
     if before is None:
         return
     wanted = json.loads(json.dumps(asdict(settings)))  # with lists for tuples
-    for name in wanted | before:
-        if name in IRRELEVANT:
+    for name in wanted:
+        if name in IRRELEVANT or name not in before:
             continue
-        old, new = (str(values.get(name)) for values in (before, wanted))
+        old, new = (str(values[name]) for values in (before, wanted))
         if name == "data":  # the images may have moved
             old, new = (spec.partition(":")[0] for spec in (old, new))
         if old != new:

@@ -71,7 +71,7 @@ def draw(results: dict[str, Result]) -> Figure:
             ends.append((epochs[-1], losses[-1], f"{column} ({DEPTHS[column]})", colour))
     style(right, "epoch", "training loss", whole_x=True)
     right.set_ylim(bottom=0)
-    name_ends(figure, right, ends)
+    name_ends(figure, {right: ends})
     return figure
 
 
