@@ -1,7 +1,6 @@
 """Training variants of images: crops, mirroring and colours, each image's drawn by a counter."""
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 # What an image's numbers are for. Each has its own, so that switching one augmentation on leaves
 # what the others do to an image as it was.
 FLIP, CROP, COLOUR, PCA_COLOUR = 0, slice(1, 5), slice(5, 8), slice(8, 12)
-BLOCKS = 3  # of four numbers: what one step of the counter gives
+DRAWS = 12  # three steps of the counter, which gives four numbers at once
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,12 @@ class Augmentation:
         """
         if not self.pca_colour:
             return self
-        if sorted(state) != ["eigenvalues", "eigenvectors"]:
-            got = ", ".join(sorted(state)) or "none"
+        shapes = {name: array.shape for name, array in state.items()}
+        count = np.size(state.get("eigenvalues", ()))
+        if shapes != {"eigenvalues": (count,), "eigenvectors": (count, count)}:
             raise ValueError(
-                f"{self}: expected the arrays eigenvalues and eigenvectors of the training set's "
-                f"colours, got {got}"
+                f"{self}: expected the eigenvalues (C,) and eigenvectors (C, C) of the training "
+                f"set's colours, got {shapes or 'nothing'}"
             )
         return replace(self, components=ColourComponents(**state))
 
@@ -136,12 +136,12 @@ class Augmentation:
         >>> bool((first[1] == second[1]).all()), bool((first[0] == second[0]).any())
         (True, False)
         """
-        counters = np.zeros((len(images), BLOCKS, 4), np.uint64)
+        counters = np.zeros((len(images), DRAWS // 4, 4), np.uint64)
         counters[..., 0] = np.asarray(images, np.uint64)[:, None]
         counters[..., 1] = epoch
-        counters[..., 2] = np.arange(BLOCKS)
+        counters[..., 2] = np.arange(DRAWS // 4)
         key = np.array([seed & int(LOW_WORD), seed >> int(WORD_BITS) & int(LOW_WORD)], np.uint64)
-        words = philox4x32(counters, key).reshape(len(images), BLOCKS * 4)  # below 2^32
+        words = philox4x32(counters, key).reshape(len(images), DRAWS)  # below 2^32
         return words / 2**32
 
     def apply(self, pixels: np.ndarray, draws: np.ndarray, may_flip: bool) -> np.ndarray:
@@ -187,7 +187,7 @@ def _colour(
 
 
 def _pca_colour(sigma: str = "0.1") -> float:
-    if not 0 < float(sigma) < math.inf:
+    if not 0 < float(sigma) <= 10:
         raise ValueError(f"sigma is {sigma}")
     return float(sigma)
 
@@ -200,7 +200,7 @@ OPERATIONS: dict[str, tuple[str, str, Callable[..., Any]]] = {
     "scale": ("crop", "scale:A:B, whole numbers 1 <= A <= B <= 10000", _scale),
     "resized-crop": ("crop", "resized-crop:A:B, 0 < A <= B <= 1", _resized_crop),
     "colour": ("colour", "colour:X or colour:X:Y:Z, numbers from 0 to 1", _colour),
-    "pca-colour": ("pca_colour", "pca-colour:SIGMA, SIGMA > 0", _pca_colour),
+    "pca-colour": ("pca_colour", "pca-colour:SIGMA, 0 < SIGMA <= 10", _pca_colour),
 }
 
 

@@ -66,7 +66,7 @@ class ColourComponents:
     @classmethod
     def fit(cls, split: "Split") -> "ColourComponents":
         """Measure them on the pixels of a training split."""
-        stored = split.pixels(np.array([0])).shape[1]
+        stored = split.stored_shape[0]
         count, total, products = 0, np.zeros(stored), np.zeros((stored, stored))
         for pixels in split.views():
             channels = pixels.swapaxes(0, 1).reshape(stored, -1).astype(np.float64)  # (C, n*S*S)
@@ -89,6 +89,10 @@ def pca_shift(
     section 4.1, for pixels in [0, 1].
     """
     count = pixels.shape[1]
+    if len(components.eigenvalues) != count:
+        raise ValueError(
+            f"pca-colour: measured on images of {len(components.eigenvalues)} channels, got {count}"
+        )
     alphas = sigma * normal(draws)[:, :count]  # (N, C)
     colours = 255 * (alphas * components.eigenvalues) @ components.eigenvectors.T
     return pixels + colours.astype(np.float32)[:, :, None, None]

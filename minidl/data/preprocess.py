@@ -131,6 +131,9 @@ class Preprocessing:
                 f"{kind}: expected the arrays {', '.join(expected)}, got {', '.join(sorted(state))}"
             )
         arrays = _single(state)
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"{kind}: {name} holds NaN or infinite values")
         values = arrays["shift"].size
         if whitens and arrays["matrix"].shape != (values, values):
             raise ValueError(
@@ -168,7 +171,7 @@ def _whitening(kind: str, split: "Split", eps: float) -> tuple[np.ndarray, np.nd
 
     The eigenvectors' signs are arbitrary: the largest entry of each is made positive.
     """
-    shape = split.pixels(np.array([0])).shape[1:]  # (C, S, S)
+    shape = split.stored_shape
     values = math.prod(shape)
     if values > MAX_WHITENED:
         raise ValueError(
@@ -188,8 +191,8 @@ def _whitening(kind: str, split: "Split", eps: float) -> tuple[np.ndarray, np.nd
     eigenvalues, vectors = eigenvalues[::-1].clip(min=0), vectors[:, ::-1]  # the largest first
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(values)])
     variances = eigenvalues + eps * eigenvalues.mean()
-    # What never varies, and would be divided by zero, stays at zero.
-    deviations = np.sqrt(np.where(variances > 0, variances, np.inf))
+    # What varies by rounding errors alone would become noise, and stays at zero.
+    deviations = np.sqrt(np.where(variances > 1e-10 * eigenvalues.mean(), variances, np.inf))
     matrix = vectors / deviations
     if kind.endswith("zca"):
         matrix = matrix @ vectors.T

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .augment import Augmentation
+from .augment import DRAWS, Augmentation
 from .cifar import CIFAR10, CIFAR100, CifarLayout, read_cifar, read_class_names
 from .folder import list_classes, read_folder
 from .idx import find_idx, read_idx_pair
@@ -118,6 +118,9 @@ class DataSplits:
         else:
             preprocessing = Preprocessing.fit(preprocess, self.train)
             augmentation = augmentation.fit(self.train)
+        black = np.zeros((1, *self.train.stored_shape), np.uint8)
+        augmentation.apply(black, np.zeros((1, DRAWS)), may_flip=False)
+        preprocessing(black)  # either may find that the state belongs to other images
         train, val = (copy(split) for split in (self.train, self.val))
         train.preprocessing = val.preprocessing = preprocessing
         return DataSplits(self.name, train, val, augmentation)

@@ -1,5 +1,6 @@
 """A split: a numbered set of labelled images that hands out batches."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import ImageError
 from .augment import CROP, Augmentation
 from .crops import Box, Crop, SquareCrop, central_square
 from .images import cut, load_and_cut, load_image, open_image, pad, resize, to_luma
@@ -19,8 +21,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_GREY_MEAN = (0.459,)
 IMAGENET_GREY_STD = (0.226,)
 
-# How many images a thread decodes, or a covariance takes in, at a time.
-PART = 500
+# How many values of images are decoded and measured at a time.
+VALUES_OF_A_PART = 4_000_000
 
 
 class Split:
@@ -99,16 +101,37 @@ class Split:
             pixels = augment.apply(pixels, draws, self.flip)
         return self.preprocessing(pixels), self.labels[indices]
 
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """(C, image_size, image_size) of :meth:`pixels`."""
+        return self.channels, self.image_size, self.image_size
+
     def views(self) -> Iterator[np.ndarray]:
         """The pixels (n, C, S, S) of the images as they are evaluated, in parts, to measure them.
 
-        Of image files at most 10,000, spread evenly over the split.
+        Of image files at most 10,000, spread evenly over the split. Those that cannot be decoded
+        are left out, as the loader says what happens to them; raises ``ImageError`` if all are.
         """
         count = min(len(self), self.most_measured)
         indices = np.arange(count) * len(self) // count
-        parts = np.split(indices, range(PART, count, PART))
+        size = max(1, VALUES_OF_A_PART // math.prod(self.stored_shape))
+        parts = np.split(indices, range(size, count, size))
+        found = False
         with ThreadPoolExecutor(thread_name_prefix="minidl-data") as pool:
-            yield from pool.map(self.pixels, parts)
+            for pixels in pool.map(self._readable, parts):
+                if len(pixels):
+                    found = True
+                    yield pixels
+        if not found:
+            self.pixels(indices[:1])  # says what is wrong
+
+    def _readable(self, indices: np.ndarray) -> np.ndarray:
+        try:
+            return self.pixels(indices)
+        except ImageError:
+            if len(indices) == 1:
+                return np.empty((0, *self.stored_shape), np.uint8)
+            return np.concatenate([self._readable(indices[i : i + 1]) for i in range(len(indices))])
 
     def default_augmentation(self) -> Augmentation:
         """What a training run does to the images unless it is told otherwise."""
@@ -141,6 +164,10 @@ class ArraySplit(Split):
                 mean, std = mean * channels, std * channels
         native_size = (images.shape[2], images.shape[3])
         super().__init__(labels, classes, channels, image_size, native_size, mean, std, flip)
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1], self.image_size, self.image_size
 
     def pixels(
         self, indices: np.ndarray, crop: Crop | None = None, draws: np.ndarray | None = None
