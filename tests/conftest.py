@@ -6,6 +6,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# Workers side by side (pytest -n) share the cores; said before anything starts OpenMP.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
 import pytest
 from cuda_backend import cuda, thread_order  # noqa: F401  fixtures
 from hypothesis import HealthCheck, settings
