@@ -187,6 +187,15 @@ def test_what_is_said_in_epochs_stretches_with_the_run():
     assert given.milestones == (5.0,)
 
 
+def test_scales_stretch_with_the_images():
+    small = default_settings("vgg16", recipe="paper", image_size=32)
+    assert small.augment == "scale:37:73, flip, pca-colour:0.1"
+    same = default_settings("resnet20_cifar", recipe="paper", image_size=64)
+    assert same.augment == "pad-crop:4, flip"
+    given = default_settings("vgg16", recipe="paper", image_size=32, augment="scale:40:50")
+    assert given.augment == "scale:40:50"
+
+
 def test_recipe_then_file_then_command_line(tmp_path, capsys):
     file = tmp_path / "own.toml"
     file.write_text('recipe = "paper"\nlr = 0.3\nbatch-size = 32\n')

@@ -4,6 +4,7 @@
 `paper` is what the architecture's paper says, as far as it says it.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -124,7 +125,8 @@ def default_settings(arch: str, **given: Any) -> Settings:
     """The settings that `arch` trains with: its recipe, changed by the options that are `given`.
 
     Where another optimiser or schedule than the recipe's is given, the recipe's options of that
-    fall with it. Where another number of epochs is given, its milestones and warm-up move along.
+    fall with it. With another number of epochs its milestones, steps and warm-up stretch, with
+    another image size the scales that images are cut from.
 
     Raises:
         MinidlError: there is no such recipe for it.
@@ -136,6 +138,8 @@ def default_settings(arch: str, **given: Any) -> Settings:
     0.02
     >>> default_settings("wrn40_1", recipe="paper", epochs=10).milestones
     (3.0, 6.0, 8.0)
+    >>> default_settings("resnet18", recipe="paper", image_size=56).augment
+    'scale:64:120, flip, pca-colour:0.1'
     """
     values = recipe_settings(arch, given.get("recipe", Settings.recipe))
     optimizer = given.get("optimizer")
@@ -148,6 +152,8 @@ def default_settings(arch: str, **given: Any) -> Settings:
         values = {n: v for n, v in values.items() if n not in of_schedule}
     if "epochs" in given and "epochs" in values:
         values |= _stretched(values, given["epochs"] / values["epochs"])
+    if given.get("image_size") and "image_size" in values:
+        values["augment"] = _rescaled(values["augment"], given["image_size"] / values["image_size"])
     return Settings(**{"arch": arch} | values | given)
 
 
@@ -160,3 +166,16 @@ def _stretched(values: dict[str, Any], factor: float) -> dict[str, Any]:
         elif name in values:
             stretched[name] = factor * values[name]
     return stretched
+
+
+def _rescaled(augment: str, factor: float) -> str:
+    """A recipe's augmentation for images of `factor` times the size.
+
+    >>> _rescaled("scale:256:480, flip", 0.25)
+    'scale:64:120, flip'
+    """
+    return re.sub(
+        r"scale:(\d+):(\d+)",
+        lambda found: f"scale:{':'.join(str(round(factor * int(n))) for n in found.groups())}",
+        augment,
+    )
