@@ -323,3 +323,13 @@ def test_threads_share_a_batch_of_image_files(tmp_path):
     assert labels.tolist() == list(range(64))
     assert len(together) == 8
     np.testing.assert_array_equal(images, FolderSplit.batch(split, labels)[0])
+
+
+def test_memory_is_used_again_but_never_while_somebody_holds_a_view():
+    split = make_split(60)
+    seen = {images.ctypes.data for images, _ in DataLoader(split, 4, workers=1)}
+    assert len(seen) < 8  # of 15 batches
+    kept = [images[1:, 0][..., 1:] for images, _ in DataLoader(split, 4)]
+    for number, view in enumerate(kept):
+        images, _ = split.batch(np.arange(4 * number, 4 * number + 4))
+        np.testing.assert_array_equal(view, images[1:, 0][..., 1:])

@@ -153,7 +153,8 @@ class Augmentation:
             pixels = self.crop.shift(pixels, draws[:, CROP])
         if self.flip and may_flip:
             mirrored = draws[:, FLIP] < 0.5
-            pixels = np.where(mirrored[:, None, None, None], pixels[..., ::-1], pixels)
+            pixels = pixels.copy()
+            pixels[mirrored] = pixels[mirrored][..., ::-1]
         if self.colour is not None:
             pixels = self.colour(pixels, draws[:, COLOUR])
         if self.pca_colour:

@@ -75,7 +75,7 @@ def cut(image: "Image", size: int, box: Box) -> np.ndarray:
     array([255,   0,   0], dtype=uint8)
     """
     resized = image.resize((size, size), _pillow().Resampling.BILINEAR, box=box)
-    return np.asarray(resized).reshape(size, size, -1).transpose(2, 0, 1)  # (C, size, size)
+    return np.stack([np.asarray(band) for band in resized.split()])  # faster than a transposition
 
 
 def load_and_cut(image: "ImageFile", channels: int, size: int, box: Box) -> np.ndarray:
