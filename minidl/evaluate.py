@@ -137,7 +137,11 @@ def check_outputs(options: Options, candidates: Sequence[Candidate]) -> None:
     if options.confusion is not None:
         check_confusion_path(Path(options.confusion))
     for name in (options.out, options.json, options.confusion):
-        folder = Path(name).parent if name is not None else Path()
+        if name is None:
+            continue
+        folder = Path(name).parent
+        if Path(name).is_dir():
+            raise MinidlError(f"{name or 'the empty name'}: is a folder, not a file to write")
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             fault = "cannot be written to" if folder.is_dir() else "does not exist"
             raise MinidlError(f"{name}: the folder {folder} {fault}")

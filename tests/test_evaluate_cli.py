@@ -224,9 +224,8 @@ def test_wrong_options_are_refused_in_one_line(runs, capsys, tmp_path):
     )
     assert "written as .csv or .png" in refused(runs[0], "--confusion", tmp_path / "x.pdf")
     (tmp_path / "folder.npz").mkdir()
-    assert "folder.npz: cannot write the features" in refused(
-        runs[0], *out, tmp_path / "folder.npz"
-    )
+    assert "folder.npz: is a folder" in refused(runs[0], *out, tmp_path / "folder.npz")
+    assert "/: is a folder" in refused(runs[0], "--json", "/")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
 
 
