@@ -72,6 +72,10 @@ def test_a_run_and_its_continuation_are_one_curve(tmp_path):
     assert main(["--resume", str(run), "--epochs", "2"]) == 0
     assert_all_logged(run)
     assert len(list(run.glob(EVENT_FILES))) == 2
+    copy = tmp_path / "copy"
+    assert main(["--resume", str(run), "--epochs", "3", "--out", str(copy)]) == 0
+    assert_all_logged(copy)
+    assert len(logged(copy, "epoch", "val_loss")) == 3
     images = {
         v.tag: v.image for e in read_events(run) for v in e.summary.value if v.HasField("image")
     }

@@ -6,6 +6,7 @@ first event tells TensorBoard to forget the steps that come again.
 """
 
 import importlib.util
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,18 +47,23 @@ def tag_of(kind: str, name: str) -> str:
 class EventLog:
     """Writes events to a new file in a run's folder.
 
-    `next_step` is the first step that will be logged; events of it and of later ones in older files
-    are taken back. Raises OSError where it cannot write.
+    `next_step` is the first step that will be logged: events of it and of later ones in older files
+    are taken back. Where there are no such files, what the run has logged so far comes first.
+    Raises OSError where it cannot write.
     """
 
     def __init__(self, folder: Path, next_step: int = 1) -> None:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import SessionLog
 
+        earlier, metrics = any(folder.glob(EVENT_FILES)), folder / "metrics.jsonl"
         # Files are read in the order of their names, which begin with the time in seconds.
         self._file = EventsWriter(str(folder / "events"), f".{next_step:012}")
-        if next_step > 1:
+        if earlier:
             self._write(next_step, session_log=SessionLog(status=SessionLog.START))
+        elif metrics.exists():
+            for line in metrics.read_text().splitlines():
+                self.record(json.loads(line))
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Write the numbers of a record of `metrics.jsonl`."""
