@@ -94,13 +94,14 @@ def range_test(trainer: Trainer, steps: int = STEPS) -> RangeTest:
         for group, scale in zip(trainer.optimizer.param_groups, scales, strict=True):
             group["lr"] = float(rate * scale)
         try:
-            losses.append(trainer.step(images, labels))
+            loss = trainer.step(images, labels)
         except DivergedError:
             if not losses:
                 raise
             break
-        if losses[-1] > EXPLODED * min(losses):
+        if losses and not loss <= EXPLODED * min(losses):  # not finite where steps are left out
             break
+        losses.append(loss)
     return RangeTest(rates[: len(losses)], np.array(losses))
 
 

@@ -32,7 +32,7 @@ def overfit_batch(
     """Train on the first batch alone until its loss is below 0.05; returns a line that says so.
 
     The learning rate is that of the settings from the first step to the last. What hinders learning
-    by heart is off: augmentation, weight decay and dropout.
+    by heart is off: augmentation, weight decay, dropout, label smoothing.
 
     Args:
         settings, splits, model: as for training.
@@ -43,7 +43,9 @@ def overfit_batch(
         DivergedError: the loss is not finite.
         MinidlError: the steps are over and the loss is not that low.
     """
-    settings = settings.changed(weight_decay=0.0, schedule="constant", warmup=0.0)
+    settings = settings.changed(
+        weight_decay=0.0, schedule="constant", warmup=0.0, label_smoothing=0.0, on_nan="stop"
+    )
     trainer = Trainer(settings, splits, model)
     loader = DataLoader(
         splits.train, settings.batch_size, shuffle=True, seed=settings.seed, limit=settings.limit
