@@ -1,6 +1,7 @@
 """What minidl's commands share: whatever goes wrong ends in one line and exit status 2."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print `message` and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
 
 
 def exit_status(prog: str, action: Callable[[], None]) -> int:
@@ -26,6 +27,8 @@ def exit_status(prog: str, action: Callable[[], None]) -> int:
     0
     """
     complaint = ""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be Unicode
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         action()
         sys.stdout.flush()

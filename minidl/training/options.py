@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import tomllib
+import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,6 +28,9 @@ __all__ = [
     "read_toml",
     "to_toml",
 ]
+
+
+TEXT = "a text without control characters"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Option:
         """What a value has to be, in words."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: TEXT}
         bounds = [
             f"{sign} {bound:g}"
             for sign, bound in ((">=", self.minimum), (">", self.above), ("<=", self.maximum))
@@ -128,6 +132,8 @@ def _checked_one(option: Option, value: Any) -> Any:
             and (option.maximum is None or value <= option.maximum)
             and (option.above is None or value > option.above)
         )
+    if right and kind is str:  # texts become file names, lines of output and TOML
+        right = not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value)
     if right and option.choices:
         right = value in option.choices
     if not right:
