@@ -241,15 +241,23 @@ def run_limited(command: list[str], file_size: int) -> subprocess.CompletedProce
     return subprocess.run([sys.executable, "-c", prelude, *command], capture_output=True, text=True)
 
 
-def test_full_disk_leaves_the_previous_checkpoint(finished):
+@pytest.mark.parametrize(
+    ("keep", "complaint"),
+    [
+        ("0", "last.safetensors: cannot write .*; the previous checkpoint is unchanged"),
+        ("1", "epoch-0003.safetensors: cannot write .*; nothing was written"),
+    ],
+)
+def test_full_disk_leaves_the_previous_checkpoint(finished, keep, complaint):
     last = finished / "last.safetensors"
     before = last.read_bytes()
-    run = run_limited(["--resume", str(finished), "--epochs", "3"], len(before) // 2)
+    options = ["--resume", str(finished), "--epochs", "3", "--keep", keep]
+    run = run_limited(options, len(before) // 2)
     assert run.returncode == 2
     assert len(run.stderr.splitlines()) == 1, run.stderr
-    assert "cannot write the checkpoint" in run.stderr
-    assert "the previous checkpoint is unchanged" in run.stderr
+    assert re.search(complaint, run.stderr), run.stderr
     assert last.read_bytes() == before
+    assert not list(finished.glob("epoch-*"))
     assert not list(finished.glob("*.partial")) + list(finished.glob(".*.partial"))
 
 

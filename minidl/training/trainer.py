@@ -203,7 +203,7 @@ class Trainer:
         self._count_time()
         progress, train = self.progress, self.progress.train
         seconds = progress.seconds - progress.epoch_start
-        skipped = f"  {progress.skipped} steps left out so far" if progress.skipped else ""
+        skipped = f"  steps left out so far: {progress.skipped}" if progress.skipped else ""
         reporter.finish(
             f"{self._title('epoch')}  loss {train.loss:#.4g}  accuracy {train.accuracy:.1%}  "
             f"test loss {test.loss:#.4g}  accuracy {test.accuracy:.1%}  {seconds:.1f} s{skipped}"

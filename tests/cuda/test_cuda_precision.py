@@ -8,6 +8,7 @@ from kernel_cases import normal
 import minidl as md
 import minidl.functional as F
 from minidl.data import load
+from minidl.errors import DivergedError
 from minidl.training import Trainer, default_settings
 from minidl.training.batches_on_device import copied_ahead
 
@@ -87,6 +88,19 @@ def test_an_overflow_halves_the_scale_and_skips_the_step(cuda):
     trainer.progress.loss_scale, trainer.progress.steps_in_range = 256.0, 1999
     trainer.step(*batch)
     assert (trainer.progress.loss_scale, trainer.progress.steps_in_range) == (512.0, 2000)
+
+
+@ON_THE_EMULATOR
+def test_an_overflow_that_no_scale_can_help_is_an_error(cuda):
+    trainer = trainer_for(amp="fp16")
+    (batch,) = batches(trainer, 1)
+    layers = trainer.model.classifier
+    layers.fc1.weight.data[...] = 0  # no activation behind it, so that the loss stays finite
+    for layer in (layers.fc2, layers.fc3):
+        layer.weight.data[...] = cuda.array(np.sign(layer.weight.cpu().detach().numpy()) * 6e4)
+    trainer.progress.loss_scale = 1.0
+    with pytest.raises(DivergedError, match=r"in fp16.* in the gradient of classifier\.fc2"):
+        trainer.step(*batch)
 
 
 @ON_THE_EMULATOR
