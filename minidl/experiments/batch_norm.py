@@ -61,7 +61,7 @@ def run(lab: Lab) -> Outcome:
             "train_loss": results[name].last("train_loss"),
             "train_error": results[name].error("train"),
             "val_error": results[name].error("val"),
-            "end": results[name].diverged or "finished",
+            "end": (results[name].diverged or "finished").partition(" (")[0],
         }
         for name, (kind, rate) in pairs.items()
     ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#aa4499"
 GREY = "#777777"
-DPI = 110
+DPI = 100
 LINE_HEIGHT = 12.0  # of a label, in points
 
 Row = Mapping[str, Any]  # of a table
