@@ -1,4 +1,7 @@
-"""What minidl's commands share: whatever goes wrong ends in one line and exit status 2."""
+"""What minidl's commands share: whatever goes wrong ends in one line and exit status 2.
+
+And how they say how long something took.
+"""
 
 import argparse
 import io
@@ -50,3 +53,17 @@ def exit_status(prog: str, action: Callable[[], None]) -> int:
     except OSError:  # the interpreter would try once more at its end, and complain at length
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them.
+
+    >>> duration(59.96), duration(185), duration(7300)
+    ('60.0 s', '3 min 5 s', '2 h 1 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min {int(seconds) % 60} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -22,7 +22,7 @@ import numpy as np
 import minidl as md
 
 from . import data, installation, models
-from .commands import Parser, exit_status
+from .commands import Parser, duration, exit_status
 from .device import to_device
 from .errors import CheckpointError, DataError, MinidlError
 from .nn import Module
@@ -235,17 +235,6 @@ def plural(count: int, noun: str) -> str:
     ('1 epoch', '2 epochs')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them.
-
-    >>> duration(59.96), duration(185)
-    ('60.0 s', '3 min 5 s')
-    """
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
 def evaluate(trainer: Trainer, checkpoint: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import gzip
+import importlib.util
 import json
 import os
 import re
@@ -32,11 +33,8 @@ def test_run_leaves_its_files_and_ends_with_one_line(tmp_path, capsys):
     finished = tmp_path / "run"
     assert main([*LENET, "--out", str(finished)]) == 0
     output = capsys.readouterr().out.splitlines()
-    assert (
-        RUN_FILES
-        <= {path.name for path in finished.iterdir()}
-        <= RUN_FILES | {"curves.png", "report.html"}
-    )
+    drawn = {"curves.png", "report.html"} if importlib.util.find_spec("matplotlib") else set()
+    assert {path.name for path in finished.iterdir()} == RUN_FILES | drawn
     assert output[-1].startswith("test accuracy ")
     assert output[-1].endswith(str(finished / "best.safetensors"))
     assert "input 1x32x32, 10 classes" in "\n".join(output)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from .. import installation
 from .._kernels.cpu import get_num_threads
+from ..commands import duration
 from ..data import DEFAULT_DATA
 from ..errors import DataError, MinidlError
 from ..io.files import replace_file
-from ..train import duration, plural
+from ..train import plural
 from .figures import check_matplotlib, save
 from .lab import Lab, Scale
 from .tables import Table

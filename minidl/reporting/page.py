@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..commands import duration
 from .confusion import MOST_NAMED, shades, shortened
 from .curves import plot_epochs, plot_learning_rate, plot_steps
 from .figures import COLOURS, as_image, as_svg
@@ -113,22 +114,6 @@ def heads(first: str, runs: Sequence[Run]) -> list[Any]:
     keys = [key(number) if len(runs) > 1 else Html() for number in range(len(runs))]
     names = (tag("th", colour, r.name, scope="col") for colour, r in zip(keys, runs, strict=True))
     return [first, *names]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them.
-
-    >>> duration(59.96), duration(185), duration(7300)
-    ('60.0 s', '3 min 5 s', '2 h 1 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes = int(seconds) // 60
-    return (
-        f"{minutes} min {int(seconds) % 60} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60} min"
-    )
 
 
 def speed(run: Run) -> str | None:
