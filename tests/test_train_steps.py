@@ -164,6 +164,8 @@ def test_the_moving_average_follows_its_formula():
     assert "0.bias" not in average.state_dict()
     with pytest.raises(ValueError, match=r"average of 3.bias has shape None, expected \(4,\)"):
         other.load_state_dict({n: a for n, a in average.state_dict().items() if n != "3.bias"}, 1)
+    with pytest.raises(ValueError, match=r"0\.weight is not finite"):
+        other.load_state_dict(average.state_dict() | {"0.weight": np.full((3, 2, 3, 3), np.nan)}, 1)
     with pytest.raises(ValueError, match="decay must be between 0 and 1, got 1"):
         WeightAverage(model, 1)
 

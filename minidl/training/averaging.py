@@ -75,7 +75,7 @@ class WeightAverage:
         """Go on with what `state_dict` gave, after so many `updates`.
 
         Raises:
-            ValueError: names or shapes are not the model's.
+            ValueError: names or shapes are not the model's, or an average is not finite.
         """
         found = {name: array.shape for name, array in averages.items()}
         expected = {name: array.shape for name, array in self._averages.items()}
@@ -85,6 +85,8 @@ class WeightAverage:
                     f"WeightAverage.load_state_dict: the average of {name} has shape "
                     f"{found.get(name)}, expected {expected.get(name)}"
                 )
+            if not np.isfinite(averages[name]).all():
+                raise ValueError(f"WeightAverage.load_state_dict: {name} is not finite")
         for name, own in self._averages.items():
             array = to_device(averages[name], self._parameters[name].device)
             self._averages[name] = array_namespace(own).array(array, dtype=own.dtype)

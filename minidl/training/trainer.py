@@ -1,9 +1,7 @@
 """The training loop: epochs, evaluation, checkpoints, and a clean stop at any moment."""
 
 import shlex
-import textwrap
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -13,21 +11,19 @@ import numpy as np
 
 from ..autograd import no_grad
 from ..data import DataLoader, DataSplits
-from ..device import to_device
-from ..errors import CheckpointError, DivergedError
-from ..io.safetensors import AVERAGE_PREFIX, OPTIMIZER_PREFIX
+from ..errors import DivergedError
 from ..nn import Module
 from ..optim import ReduceLROnPlateau
-from ..random import get_rng_state, set_rng_state
-from ..tensor import Tensor, from_numpy
+from ..tensor import Tensor
 from .averaging import WeightAverage
 from .batches_on_device import copied_ahead
-from .checkpoint import Checkpoint, from_plain, save_checkpoint
+from .checkpoint import Checkpoint, save_checkpoint
 from .nonfinite import origin_in_forward, spoiled
 from .optimization import make_optimizer, make_schedule
 from .progress import Progress, Reporter, Tally
 from .run_folder import RunFolder
 from .settings import Settings
+from .state import RunState, load_weights, weights_of
 from .step import TrainingStep, compute_losses
 from .stopping import Interrupted, StopAsked, StopRequest
 
@@ -74,6 +70,7 @@ class Trainer:
         self.schedule = make_schedule(settings, self.optimizer, len(self.train_loader))
         self.average = None if settings.average is None else WeightAverage(model, settings.average)
         self._step = TrainingStep(settings, model, self.optimizer, self.average)
+        self._parts = RunState(model, self.optimizer, self.schedule, self.average)
         self._answers = np.empty((2, 0), np.int64)  # labels and answers of the last evaluation
         self._clock = self._saved = time.monotonic()
 
@@ -237,7 +234,7 @@ class Trainer:
         # A crash between these repeats the epoch, and so writes the same files again.
         if improved:
             with self._evaluated_weights():
-                tensors = self._weights() | self.splits.state_dict()
+                tensors = weights_of(self.model) | self.splits.state_dict()
                 save_checkpoint(self.run.best, tensors, self._state())
             self.run.write_confusion(self.splits.classes, *self._answers)
         if self.settings.keep:
@@ -259,9 +256,6 @@ class Trainer:
             return "there is no checkpoint yet"
         command = f"python -m minidl.train --resume {shlex.quote(str(self.run.path))}"
         return f"go on with: {command}"
-
-    def _weights(self) -> dict[str, np.ndarray]:
-        return {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
 
     def _state(self) -> dict[str, Any]:
         """What every checkpoint holds besides arrays."""
@@ -285,27 +279,11 @@ class Trainer:
                 f"{path}: not written, because {name} is not finite after step "
                 f"{self.progress.step}; try a smaller --lr, or --on-nan skip"
             )
-        tensors = self._weights() | self.splits.state_dict()
-        state = self._state() | {
-            "schedule": self.schedule.state_dict(),
-            "random": get_rng_state(),
-        }
-        numbers: dict[str, dict[str, Any]] = {}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            for name, value in values.items():
-                if np.isscalar(value):
-                    numbers.setdefault(str(index), {})[name] = value
-                else:
-                    tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = to_device(value, "cpu")
-        state["optimizer"] = numbers
-        if self.average is not None:
-            state["average_updates"] = self.average.updates
-            for name, array in self.average.state_dict().items():
-                tensors[f"{AVERAGE_PREFIX}{name}"] = array
+        tensors, state = self._parts.pack()
         if self.run is not None:
             state["history"] = self.run.epochs
             self.run.flush()
-        save_checkpoint(path, tensors, state)
+        save_checkpoint(path, tensors | self.splits.state_dict(), state | self._state())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint that `save` wrote, in a trainer with its settings.
@@ -313,35 +291,7 @@ class Trainer:
         Raises:
             CheckpointError: it does not fit the model or the optimiser, or holds weights only.
         """
-        self._load(checkpoint.path, checkpoint.weights)
-        state = checkpoint.state
-        if "optimizer" not in state:
-            raise CheckpointError(
-                f"{checkpoint.path}: holds weights only; resume from last.safetensors beside it"
-            )
-        try:
-            optimizer: dict[str, dict[str, Any]] = {}
-            for index, numbers in state["optimizer"].items():
-                optimizer[index] = {name: int(number) for name, number in numbers.items()}
-            for name, array in checkpoint.part(OPTIMIZER_PREFIX).items():
-                index, key = name.split("/")
-                optimizer.setdefault(index, {})[key] = array
-            # The options in the groups follow from the settings and the schedule.
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
-            self.schedule.load_state_dict(state["schedule"])
-            if self.average is not None:
-                averages = checkpoint.part(AVERAGE_PREFIX)
-                self.average.load_state_dict(averages, int(state["average_updates"]))
-            if not isinstance(state.get("history", []), list):
-                raise ValueError("the history is not a list")
-            set_rng_state(state["random"])
-            self.progress = from_plain(Progress, state["progress"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{checkpoint.path}: the state in its header is damaged "
-                f"({type(error).__name__}: {error})"
-            ) from error
+        self.progress = self._parts.unpack(checkpoint)
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """Load the weights that a checkpoint is evaluated with into the model.
@@ -349,19 +299,4 @@ class Trainer:
         Raises:
             CheckpointError: names, shapes or dtypes are not the model's, or a weight is not finite.
         """
-        self._load(checkpoint.path, checkpoint.evaluated_weights)
-
-    def _load(self, path: Path, weights: Mapping[str, np.ndarray]) -> None:
-        own = self._weights()
-        for name, array in weights.items():
-            if name in own and array.dtype != own[name].dtype:
-                raise CheckpointError(
-                    f"{path}: {name} is {array.dtype}, expected {own[name].dtype}"
-                )
-            if not np.isfinite(array).all():
-                raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
-        try:
-            self.model.load_state_dict({n: from_numpy(array) for n, array in weights.items()})
-        except ValueError as error:
-            reason = textwrap.shorten(str(error), 300, placeholder=" ...")
-            raise CheckpointError(f"{path}: {reason}") from error
+        load_weights(self.model, checkpoint.path, checkpoint.evaluated_weights)
