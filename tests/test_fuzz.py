@@ -179,7 +179,7 @@ def some_command_line(rng):
     return arguments
 
 
-@pytest.mark.parametrize("cases", [200, pytest.param(3500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [200, pytest.param(3000, marks=pytest.mark.slow)])
 def test_command_lines(cheap, cases):
     def fuzz(rng):
         arguments = some_command_line(rng)

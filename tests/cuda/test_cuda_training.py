@@ -61,3 +61,14 @@ def test_the_command_line_trains_resumes_and_evaluates(cuda, tmp_path, capsys):
         line for line in capsys.readouterr().out.splitlines() if "test accuracy" in line
     )
     assert on_gpu.split(" in ")[0] == on_cpu.split(" in ")[0]
+
+
+def test_a_step_with_frozen_layers_is_profiled(cuda, tmp_path, capsys):
+    """Weights are read into a network on the GPU; each layer is waited for, so it has its time."""
+    md.save(lenet(), tmp_path / "lenet.npz")
+    weights = ["--weights", str(tmp_path / "lenet.npz"), "--replace-head"]
+    run("--device", "cuda", "--profile", *weights, "--freeze", "features")
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split() for line in lines if line.startswith("features.conv")}
+    assert [row[4] for row in rows.values()] == ["0.00", "0.00"]  # no backward pass
+    assert all(float(row[3]) > 0 for row in rows.values())
