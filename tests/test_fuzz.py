@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import tomllib
+import zipfile
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from conftest import oracle
 
 import minidl as md
 import minidl.train
+from minidl.errors import CheckpointError
 from minidl.training import Settings, Trainer
 from minidl.training.options import options_of, to_toml
 
@@ -208,6 +210,20 @@ def test_command_lines(cheap, cases):
 )
 def test_what_has_been_found(cheap, arguments, done):
     assert (attempt(["--arch", "lenet5", *arguments]) is not None) == done
+
+
+def test_header_of_an_array_that_is_no_literal(tmp_path):
+    """NumPy reads it as Python, and lets the errors of Python's own reader through."""
+    array = io.BytesIO()
+    np.save(array, np.zeros((2, 3), np.float32))
+    for wrong in (b"{", b"  x", b"{[]: 1}"):
+        content = array.getvalue()
+        start = content.index(b"{'descr'")
+        with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+            header = (wrong + content[start:128])[: 128 - start]
+            archive.writestr("x.npy", content[:start] + header + content[128:])
+        with pytest.raises(CheckpointError, match=r"w\.npz: damaged or refused \.npz file"):
+            md.load(tmp_path / "w.npz")
 
 
 # ---- configuration files ----

@@ -13,6 +13,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.lib import format as npy
@@ -52,7 +53,10 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(entry) as stream:
         version = npy.read_magic(stream)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
+        try:
+            shape, fortran, dtype = read_header(stream)
+        except (SyntaxError, TokenError, TypeError) as error:  # the header is a Python literal
+            raise ValueError(f"entry {name} has a damaged header") from error
         if dtype.kind not in "biuf" or dtype.itemsize > 8:
             raise ValueError(f"entry {name} holds {dtype}, expected integers, bool or floats")
         expected, left = math.prod(shape) * dtype.itemsize, entry.file_size - stream.tell()
