@@ -117,7 +117,7 @@ def run(lab: Lab) -> Outcome:
 def draw(before: dict[str, list[float]], results: dict[str, Result], classes: int) -> Figure:
     """A column for each activation: variance by depth above, training loss below."""
     figure = new_figure(
-        10, 6.2, "What each layer leaves of the images before training, and the training after it"
+        9.6, 5.8, "What each layer leaves of the images before training, and the training after it"
     )
     grid = figure.subplots(2, len(ACTIVATIONS), sharey="row")
     depths = range(1, HIDDEN_LAYERS + 1)
