@@ -53,7 +53,7 @@ class _Memory:
         if block.size < size:
             block = np.empty(size, np.float32)
         # All views of this array refer to it, and not to the block, which it has from a buffer.
-        array = np.frombuffer(memoryview(block), np.float32, size)
+        array = np.frombuffer(block.data, np.float32, size)
         weakref.finalize(array, self._spare.append, block).atexit = False
         return array.reshape(shape)
 
