@@ -293,7 +293,7 @@ def test_runs_side_by_side(tmp_path, capsys, monkeypatch, matplotlib):
     assert capsys.readouterr().out == "wrote report.html\n"
     elements = Elements(Path("report.html").read_text(encoding="utf-8"))
     assert ["", "a", "more/a"] in elements.rows
-    assert ["lr ≠", "0.1", "0.2"] in elements.rows
+    assert ["≠ lr", "0.1", "0.2"] in elements.rows
     assert ["arch", "lenet5", "lenet5"] in elements.rows
     assert ["trained", "3 epochs, 14 steps", "0 of 3 epochs, 2 steps"] in elements.rows
     marked = [

@@ -8,8 +8,6 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-LONG = 40  # rows of a table that scrolls on the screen
-
 
 class Html(str):
     """Text that is HTML already."""
@@ -57,7 +55,7 @@ def table(
     )
     # Keyboards can scroll only what they can reach.
     box = {
-        "class_": "scroll long" if len(rows) > LONG else "scroll",
+        "class_": "scroll",
         "tabindex": "0",
         "role": "group",
         "aria_label": caption,

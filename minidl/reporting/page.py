@@ -302,17 +302,19 @@ def number(name: str, value: Any) -> str:
 
 
 def comparison(caption: str, runs: Sequence[Run], values: Sequence[dict[str, Any]]) -> Html:
-    """A row for each name in any of `values`, one for each run; those that differ are marked."""
-    rows = []
+    """A row for each name in any of `values`, one for each run; first, marked, what differs."""
+    different: list[Html] = []
+    same: list[Html] = []
     for name in dict.fromkeys(name for one in values for name in one):
         shown = [plain(one.get(name)) for one in values]
         differs = len(set(shown)) > 1
-        label = f"{name.replace('_', ' ')}{' ≠' if differs else ''}"
+        label = f"{'≠ ' if differs else ''}{name.replace('_', ' ')}"
         code = [tag("code", value) if name == "command" else value for value in shown]
-        rows.append(tag("tr", *cells([label, *code]), class_="differs" if differs else None))
+        row = tag("tr", *cells([label, *code]), class_="differs" if differs else None)
+        (different if differs else same).append(row)
     if len(runs) > 1:
         caption += "; rows with ≠ differ between the runs"
-    return table(caption, heads("", runs), rows)
+    return table(caption, heads("", runs), different + same)
 
 
 def plain(value: Any) -> str:
