@@ -1,8 +1,8 @@
 """Image folders in ImageNet's layout: ``train/CLASS/*`` and ``val/CLASS/*`` (or ``test``).
 
-Listing 1.28 million files takes long, on a file server minutes. The names found in a large folder
-are therefore kept in an index (:mod:`minidl.data.index`), and later only the folders are asked
-whether they have changed.
+Listing 1.28 million files takes seconds at best. The names found in a large folder are therefore
+kept in an index (:mod:`minidl.data.index`), and later only the folders are asked whether they have
+changed.
 """
 
 import os
