@@ -145,7 +145,10 @@ def resolve_settings(
             f"{checkpoint.path}: begun with {saved.data}, not with {given['data']}; "
             "--data can say where the same images are now"
         )
-    return saved.changed(**given), checkpoint
+    try:
+        return saved.changed(**given), checkpoint
+    except ValueError as error:  # options that do not go together
+        raise MinidlError(str(error)) from error
 
 
 def open_data(

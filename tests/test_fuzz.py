@@ -212,6 +212,12 @@ def test_what_has_been_found(cheap, arguments, done):
     assert (attempt(["--arch", "lenet5", *arguments]) is not None) == done
 
 
+def test_options_that_do_not_go_together_with_a_checkpoint(cheap, finished):
+    evaluation = ["--resume", str(finished), "--eval-only", "--limit", "8"]
+    assert attempt(evaluation) is not None
+    assert attempt([*evaluation, "--gamma", "0.5,0.1"]) is None
+
+
 def test_header_of_an_array_that_is_no_literal(tmp_path):
     """NumPy reads it as Python, and lets the errors of Python's own reader through."""
     array = io.BytesIO()
@@ -364,7 +370,7 @@ def change_something(rng, value, depth):
 
 @pytest.mark.parametrize("cases", [80, pytest.param(1500, marks=pytest.mark.slow)])
 def test_checkpoints(cheap, finished, cases):
-    """Evaluated, resumed, and taken as weights to begin with."""
+    """Evaluated, resumed, and taken as weights to begin with, with other options too."""
     content = (finished / "last.safetensors").read_bytes()
     run = cheap / "run"
 
@@ -381,6 +387,10 @@ def test_checkpoints(cheap, finished, cases):
                 ["--arch", "lenet5", "--limit", "8", "--weights", str(path), "--dry-run"],
             ]
         )
+        options = options_of(Settings)
+        for name in rng.sample(list(options), rng.choice([0, 0, 1, 2, 3])):
+            if options[name].kind is not bool:
+                arguments = [*arguments, some_flag(rng, name), some_value(rng, name, options[name])]
         before = contents(cheap)
         printed = attempt(arguments)
         if printed is None:

@@ -96,7 +96,8 @@ def test_find_lr_writes_table_and_plot(tmp_path, capsys):
 
 def test_a_batch_is_learned_by_heart_or_not(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["--arch", "lenet5", "--batch-size", "8", "--overfit-batch"]) == 0
+    schedule = ["--schedule", "multistep", "--milestones", "1,2", "--gamma", "0.5,0.1"]
+    assert main(["--arch", "lenet5", "--batch-size", "8", "--overfit-batch", *schedule]) == 0
     assert "lenet5 learned 8 images by heart in " in capsys.readouterr().out.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
     trainer = trainer_of(batch_size=8, lr=1e-9)

@@ -7,6 +7,7 @@ what they should be.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..data import DataLoader, DataSplits
 from ..errors import MinidlError
@@ -43,8 +44,14 @@ def overfit_batch(
         DivergedError: the loss is not finite.
         MinidlError: the steps are over and the loss is not that low.
     """
-    settings = settings.changed(
-        weight_decay=0.0, schedule="constant", warmup=0.0, label_smoothing=0.0, on_nan="stop"
+    settings = replace(
+        settings,
+        schedule="constant",
+        gamma=None,
+        warmup=0.0,
+        weight_decay=0.0,
+        label_smoothing=0.0,
+        on_nan="stop",
     )
     trainer = Trainer(settings, splits, model)
     loader = DataLoader(
