@@ -1,6 +1,7 @@
 """What all experiments share: ordinary training runs that are kept, and not done twice."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -197,6 +198,8 @@ class Lab:
             trainer.restore(load_checkpoint(folder.last))
             folder = PartFolder.reopen(folder.path, trainer.progress.step, trainer.progress.epoch)
         else:
+            if (folder.path / "config.json").exists():
+                _remove(folder.path)  # this run, killed before its first checkpoint
             folder = PartFolder.create(folder.path)
             folder.write_json("config.json", asdict(settings))
         trainer.run = folder
@@ -238,6 +241,13 @@ def _check_same_run(folder: Path, settings: Settings) -> None:
                 f"{folder}: begun with {name.replace('_', '-')} {old}, not {new}; choose another "
                 "--out, or remove that folder"
             )
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise MinidlError(f"{folder}: cannot be removed ({error.strerror})") from error
 
 
 def _read_result(path: Path) -> Result | None:
