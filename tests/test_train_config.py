@@ -17,14 +17,14 @@ def printed(capsys, *arguments: str) -> dict:
 
 
 def test_printed_configuration_is_a_file_for_config(tmp_path, capsys):
-    first = printed(capsys, "--arch", "vgg11", "--lr", "1e-7", "--data", 'folder:/a "b"\\c\x7f')
+    first = printed(capsys, "--arch", "vgg11", "--lr", "1e-7", "--data", 'folder:/a "b"\\c é')
     path = tmp_path / "run.toml"
     assert main(["--arch", "vgg11", "--lr", "1e-7", "--print-config"]) == 0
     path.write_text(capsys.readouterr().out)
     again = printed(capsys, "--config", str(path))
     assert again == first | {"data": "fashion-mnist-small"}
     assert first["lr"] == 1e-7
-    assert first["data"] == 'folder:/a "b"\\c\x7f'
+    assert first["data"] == 'folder:/a "b"\\c é'
 
 
 def test_every_option_is_printed_and_on_the_command_line(capsys):

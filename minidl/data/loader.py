@@ -241,8 +241,8 @@ class DataLoader:
         )
 
     def _read(self, part: _Making, indices: np.ndarray, epoch: int) -> None:
-        images, labels = self.split.batch(indices, self.augment, self.seed, epoch)
-        part.images[...], part.labels[...] = images, labels
+        augment, seed = self.augment, self.seed
+        part.labels[...] = self.split.batch(indices, augment, seed, epoch, part.images)[1]
 
     def _note(self, bad: dict[int, str]) -> None:
         for index, reason in bad.items():

@@ -89,11 +89,12 @@ class Preprocessing:
             **_single(arrays if matrix is None else arrays | {"matrix": matrix}),
         )
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Images (N, channels, H, W) float32 of pixels (N, C, H, W), uint8 or float32, 0 to 255.
 
-        C is ``channels``, or 1 for grey images, which are repeated. Raises ``ValueError`` for
-        images of another size than those measured, where each pixel has its own mean.
+        C is ``channels``, or 1 for grey images, which are repeated. They are written to ``out``
+        if there is one. Raises ``ValueError`` for images of another size than those measured, where
+        each pixel has its own mean.
         """
         if "gcn" in self.kind:
             pixels = contrast_normalised(pixels)
@@ -102,11 +103,16 @@ class Preprocessing:
             expected, got = (" x ".join(map(str, sizes)) for sizes in (measured, shape))
             raise ValueError(f"{self.kind} was measured on images of {expected}, got {got}")
         stored = shape[0]
-        images = np.multiply(pixels, self.scale[:stored], dtype=np.float32)
+        if out is None:
+            out = np.empty((len(pixels), self.channels, *shape[1:]), np.float32)
+        images = out[:, :stored]
+        images[...] = pixels
+        images *= self.scale[:stored]
         images += self.shift[:stored]
         if self.matrix is not None:
-            images = (images.reshape(len(images), -1) @ self.matrix).reshape(images.shape)
-        return images if stored == self.channels else np.repeat(images, self.channels, axis=1)
+            images[...] = (images.reshape(len(images), -1) @ self.matrix).reshape(images.shape)
+        out[:, stored:] = images[:, :1]
+        return out
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The arrays by name: all that ``kind`` and ``channels`` do not say."""

@@ -78,13 +78,14 @@ class Split:
         augment: Augmentation | None = None,
         seed: int = 0,
         epoch: int = 0,
+        out: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Images (N, channels, image_size, image_size) float32 and labels (N,) int64.
 
         The images go through ``preprocessing``; grey ones are repeated to ``channels``.
         ``augment`` makes a training variant of each image, which depends on ``seed``, ``epoch`` and
-        the image alone; None gives it as it is evaluated. Raises ``ImageError`` naming the file for
-        an image that cannot be decoded.
+        the image alone; None gives it as it is evaluated. The images are written to ``out`` if
+        there is one. Raises ``ImageError`` naming the file for an image that cannot be decoded.
 
         >>> images = np.array([[[[0, 255]] * 2]] * 4, np.uint8)  # (4, 1, 2, 2)
         >>> split = ArraySplit(images, np.arange(4), "abcd", channels=3, image_size=2)
@@ -99,7 +100,7 @@ class Split:
             draws = augment.draws(seed, epoch, indices)
             pixels = self.pixels(indices, augment.crop, draws[:, CROP])
             pixels = augment.apply(pixels, draws, self.flip)
-        return self.preprocessing(pixels), self.labels[indices]
+        return self.preprocessing(pixels, out), self.labels[indices]
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:
