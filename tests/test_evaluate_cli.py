@@ -2,10 +2,12 @@
 
 import errno
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
+from training_runs import refusal
 
 import minidl as md
 from minidl import evaluation, train
@@ -35,16 +37,7 @@ def evaluated(capsys, *arguments):
     return capsys.readouterr().out.splitlines()
 
 
-def complaint(capsys, *arguments):
-    """The one line with which the command refuses its arguments."""
-    capsys.readouterr()
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        status = stop.code
-    lines = capsys.readouterr().err.splitlines()
-    assert (status, len(lines)) == (2, 1), lines
-    return lines[0]
+complaint = partial(refusal, main)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -3,10 +3,12 @@
 import csv
 import json
 import signal
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from training_runs import refusal
 
 import minidl as md
 from minidl import nn
@@ -39,17 +41,7 @@ def perform(name, out, *options):
     return rows, record["facts"]
 
 
-def complaint(capsys, *arguments):
-    """The one line on standard error with which the command refuses `arguments`."""
-    capsys.readouterr()
-    try:
-        status = main(list(arguments))
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
+complaint = partial(refusal, main)
 
 
 def test_without_a_name_they_are_listed(capsys):

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import xml.etree.ElementTree as ET
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from training_runs import refusal
 
 from minidl.errors import MinidlError
 from minidl.report import main
@@ -106,16 +108,7 @@ class Elements(html.parser.HTMLParser):
             self.rows[-1][-1] += data
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line with which the command refuses."""
-    try:
-        status = main(list(map(str, arguments)))
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
+complaint = partial(refusal, main)
 
 
 # ---- reading a run ----

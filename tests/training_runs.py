@@ -1,7 +1,10 @@
 """What the tests of `python -m minidl.train` share: short runs, and ways to look at them."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from minidl.train import main
 
@@ -16,14 +19,17 @@ def step_losses(run: Path) -> list[float]:
     return [record["loss"] for record in steps]
 
 
-def complaint(capsys, *arguments: str) -> str:
-    """The one line on standard error with which the command refuses `arguments`."""
+def refusal(main: Callable[[list[str]], int], capsys: Any, *arguments: object) -> str:
+    """The one line on standard error with which a command refuses `arguments`."""
     capsys.readouterr()
     try:
-        status = main(list(arguments))
+        status = main([str(argument) for argument in arguments])
     except SystemExit as stop:
         status = stop.code
     assert status == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     return lines[0]
+
+
+complaint = partial(refusal, main)
