@@ -10,6 +10,7 @@ the first access outside an array and the first undefined behaviour (tests/sanit
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -63,7 +64,15 @@ def openmp_candidates() -> list[tuple[list[str], list[str]]]:
 
 
 class BuildKernels(build_ext):
-    """Adds the OpenMP flags that the compiler at hand accepts, or warns and builds serially."""
+    """Adds the OpenMP flags that the compiler at hand accepts, or warns and builds serial kernels.
+
+    Several compilers run side by side (as many as there are processors, or --parallel). What
+    several extensions share is compiled once.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count() or 1
 
     def build_extensions(self) -> None:
         compile_args, link_args = self.probe_openmp()
@@ -73,7 +82,22 @@ class BuildKernels(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args += compile_args
             extension.extra_link_args += link_args
+        objects = self.compile_simd([*COMPILE_ARGS, *compile_args])
+        for extension in self.extensions:
+            if extension.name.rpartition(".")[2] in USES_SIMD:
+                extension.extra_objects += objects
         super().build_extensions()
+
+    def compile_simd(self, arguments: list[str]) -> list[str]:
+        """The object files of SIMD_SOURCES."""
+
+        def compile_one(source: str) -> list[str]:
+            return self.compiler.compile(
+                [source], output_dir=self.build_temp, extra_postargs=arguments
+            )
+
+        with ThreadPoolExecutor(self.parallel) as pool:
+            return [name for names in pool.map(compile_one, SIMD_SOURCES) for name in names]
 
     def probe_openmp(self) -> tuple[list[str], list[str]]:
         if is_set("MINIDL_NO_OPENMP"):
@@ -103,9 +127,9 @@ class BuildKernels(build_ext):
 def extension(path: Path) -> Extension:
     return Extension(
         f"minidl._kernels.cpu.{path.stem}",
-        [str(path), *(SIMD_SOURCES if path.stem in USES_SIMD else [])],
+        [str(path)],
         include_dirs=[numpy.get_include(), str(CPU / "simd")],
-        depends=[str(header) for header in (CPU / "simd").glob("*.h")],
+        depends=[str(source) for source in (CPU / "simd").iterdir()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=list(COMPILE_ARGS),
     )

@@ -29,7 +29,7 @@ from minidl.data.crops import SquareCrop, central_square
 from minidl.data.folder import LARGE, list_classes, read_folder
 from minidl.data.index import SETTLED
 
-from .measure import MINIDL, Work, seconds, take_turns
+from .measure import MINIDL, take_turns
 
 SIZES = ((500, 375), (375, 500), (500, 333), (640, 480))  # width, height of the photos
 QUALITY = 90  # of the JPEG files
@@ -42,7 +42,7 @@ WORKS = {"evaluation": None, "training": Augmentation(SquareCrop(), flip=True)}
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__)
-    parser.add_argument("--images", type=int, default=512, metavar="N", help="photos; 512")
+    parser.add_argument("--images", type=int, default=2048, metavar="N", help="photos; 2,048")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="32")
     parser.add_argument("--image-size", type=int, default=224, metavar="N", help="224")
     parser.add_argument(
@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--files", type=int, default=100_000, metavar="N",
         help="empty files to list; 100,000 (0: none)",
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="256 photos, 3 rounds, 20,000 files")
+    parser.add_argument("--quick", action="store_true", help="512 photos, 3 rounds, 20,000 files")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to this file")
     return parser
 
@@ -90,16 +90,6 @@ def show(path: Path, size: int) -> tuple[int, int]:
         return resized.size
 
 
-def settled(work: Work, calls: int = 1) -> float:
-    """Seconds of a pass, after one that is not counted.
-
-    That one pays for the memory that the other's turn has given back to the system: as much as a
-    few batches take, which is nothing in an epoch of thousands.
-    """
-    work()
-    return seconds(work, calls)
-
-
 def measure_loading(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """Images a second by work, mode and round."""
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +111,7 @@ def measure_loading(args: argparse.Namespace) -> dict[str, dict[str, list[float]
         speeds = {}
         for work, augment in WORKS.items():
             modes = {PILLOW: alone, MINIDL: partial(load, augment)}
-            times = take_turns(modes, args.rounds, settled)
+            times = take_turns(modes, args.rounds)
             speeds[work] = {mode: [args.images / each for each in times[mode]] for mode in modes}
         return speeds
 
@@ -168,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     if args.quick:
-        args.images, args.rounds, args.files = 256, 3, LARGE
+        args.images, args.rounds, args.files = 512, 3, LARGE
     for name in ("images", "batch_size", "image_size", "workers", "rounds"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")

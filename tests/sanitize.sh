@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 tar -c --exclude='*.so' --exclude=__pycache__ minidl tests setup.py pyproject.toml README.md |
     tar -x -C "$work"
 cd "$work"
-MINIDL_SANITIZE=1 "$python" setup.py -q build_ext --inplace -j "$(nproc)" >build.log 2>&1 ||
+MINIDL_SANITIZE=1 "$python" setup.py -q build_ext --inplace >build.log 2>&1 ||
     { tail -n 40 build.log; exit 1; }
 
 # Python itself is not instrumented: it must load the sanitizers first, and take its small blocks
