@@ -39,6 +39,12 @@ def test_dry_run(capsys, arch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arch", sorted(set(models.list_models()) - set(QUICK)))
+def test_dry_run_of_the_larger_ones(capsys, arch):
+    check_dry_run(capsys, "--arch", arch, "--batch-size", "2")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", models.list_classifiers())
 def test_dry_run_of_the_papers_recipe(capsys, arch):
     """At the paper's size, and without its data."""
