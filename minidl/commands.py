@@ -3,18 +3,23 @@
 And how they say how long something took.
 """
 
-import argparse
 import io
 import os
 import sys
+from argparse import ArgumentParser, HelpFormatter
 from collections.abc import Callable
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 from .errors import MinidlError
 
 
-class Parser(argparse.ArgumentParser):
-    """Complains in one line."""
+class Parser(ArgumentParser):
+    """Complains in one line; takes options by their whole names."""
+
+    def __init__(self, **arguments: Any) -> None:
+        arguments.setdefault("formatter_class", partial(HelpFormatter, max_help_position=26))
+        super().__init__(**arguments, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print `message` and exit with 2."""

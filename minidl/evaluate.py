@@ -5,7 +5,6 @@ It evaluates one checkpoint, or several together, with one of the protocols (cen
 on standard error that says what is wrong.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -86,8 +85,6 @@ def make_parser() -> Parser:
         usage="python -m minidl.evaluate RUN [RUN ...] [options]",
         description="Evaluate trained networks; several are an ensemble.",
         epilog="Exit status: 0, or 2 with one line that says what is wrong.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
-        allow_abbrev=False,
     )
     parser.add_argument(
         "checkpoints",

@@ -26,7 +26,6 @@ def make_parser() -> argparse.ArgumentParser:
         usage="python -m minidl.report RUN [RUN...] [--out FILE.html]",
         description="Write a page about a run, or about several side by side.",
         epilog="Exit status: 0 when the page is written, 2 with one line that says why when not.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument(

@@ -11,8 +11,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
+from .commands import Parser
 from .counting import seeds, table
 from .counting.summary import Summary, summary, summary_of
 from .errors import MinidlError
@@ -20,14 +21,9 @@ from .errors import MinidlError
 FORMATS = ("rich", "text", "markdown", "json")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m minidl.summary",
         description="Count an architecture: shapes, parameters, multiply-accumulates (MACs), "
         "memory, receptive fields. Nothing is computed and no weights are drawn.",

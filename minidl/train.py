@@ -64,8 +64,6 @@ def make_parser() -> Parser:
         usage="python -m minidl.train --arch ARCH [options]",
         description="Train one of minidl's networks.",
         epilog="Exit status: 0 when the run is complete, 2 with one line that says why when not.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
-        allow_abbrev=False,
     )
     add_arguments(parser, Settings)
     run = parser.add_argument_group("the run")

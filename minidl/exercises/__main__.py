@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from ..commands import Parser
 from . import capstone, course, selfcheck, show
 from .catalogue import EXERCISES, find
 from .folder import Folder, FolderError, NoFolderError
@@ -22,14 +22,9 @@ from .verdict import NOT_STARTED, PASSED, Verdict
 POLL_SECONDS = 0.5
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = _Parser(
+    parser = Parser(
         prog=show.COMMAND,
         description="Twenty functions to fill in, from numerical gradients to the layers of "
         "LeNet. A wrong answer is told what is wrong with it.",

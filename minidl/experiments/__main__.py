@@ -37,9 +37,8 @@ def make_parser() -> Parser:
         description="The experiments of the lectures: each trains a few networks that differ in "
         "one thing, and writes a figure and a table.",
         epilog=f"Without a name: list them. {COMMAND} NAME --help: the options.",
-        allow_abbrev=False,
     )
-    names = parser.add_subparsers(dest="name", metavar="NAME", parser_class=Parser)
+    names = parser.add_subparsers(dest="name", metavar="NAME")
     for name, experiment in EXPERIMENTS.items():
         one = names.add_parser(
             name,
@@ -47,8 +46,6 @@ def make_parser() -> Parser:
             description=f"{experiment.summary}. {experiment.source}.",
             epilog="Finished runs are kept in the folder, and not done again; an interrupted one "
             "goes on where it was.",
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=22),
-            allow_abbrev=False,
         )
         one.add_argument(
             "--quick",
