@@ -73,6 +73,13 @@ def test_convolution_equals_reference(convolution, dtype, layout, seed):
     np.testing.assert_array_equal(
         cpu.conv2d_forward(x, weight, bias, **keywords, relu=True), cpu.relu_forward(y), strict=True
     )
+    keywords["residual"] = random_array(generator, y.shape, dtype, layout)
+    summed = cpu.conv2d_forward(x, weight, bias, **keywords)
+    assert relative_error(summed, y + keywords["residual"]) <= TOLERANCE[dtype]
+    np.testing.assert_array_equal(
+        cpu.conv2d_forward(x, weight, bias, **keywords, relu=True), cpu.relu_forward(summed)
+    )
+    del keywords["residual"]
 
     dy = random_array(generator, y.shape, dtype, layout)
     dx = cpu.conv2d_input_grad(dy, weight, input_shape, **keywords)
@@ -188,6 +195,8 @@ def test_winograd_equals_reference(input_shape, out_channels, padding, layout, s
     md.config.conv_algorithm = "winograd"
     try:
         y = cpu.conv2d_forward(x, weight, bias, padding=padding)
+        residual = random_array(generator, y.shape, np.float32, layout)
+        summed = cpu.conv2d_forward(x, weight, bias, padding=padding, residual=residual, relu=True)
         dy = random_array(generator, y.shape, np.float32, layout)
         dx = cpu.conv2d_input_grad(dy, weight, input_shape, padding=padding)
         dw = cpu.conv2d_weight_grad(dy, x, weight.shape, padding=padding)
@@ -196,6 +205,7 @@ def test_winograd_equals_reference(input_shape, out_channels, padding, layout, s
     wide = weight.astype(np.float64)
     expected = reference.conv2d_forward(x.astype(float), wide, bias.astype(float), padding=padding)
     assert relative_error(y, expected.astype(np.float32)) <= 1e-5
+    assert relative_error(summed, cpu.relu_forward(y + residual)) <= 1e-5
     expected = reference.conv2d_input_grad(dy.astype(float), wide, input_shape, padding=padding)
     assert relative_error(dx, expected.astype(np.float32)) <= 1e-5
     expected = reference.conv2d_weight_grad(
@@ -280,6 +290,10 @@ def test_wrong_arguments_are_named():
         cpu.conv2d_forward(x, np.zeros((5, 2, 3, 3), np.float32), groups=2)
     with pytest.raises(ValueError, match=r"bias must have shape \(64,\), got \(63,\)"):
         cpu.conv2d_forward(x[:, :3], weight, np.zeros(63, np.float32))
+    with pytest.raises(ValueError, match=r"residual must have shape \(1, 64, 3, 3\), got \(1,"):
+        cpu.conv2d_forward(x[:, :3], weight, residual=np.zeros((1, 64, 3, 4), np.float32))
+    with pytest.raises(TypeError, match="same dtype, got input float32, residual float64"):
+        cpu.conv2d_forward(x[:, :3], weight, residual=np.zeros((1, 64, 3, 3)))
     with pytest.raises(
         ValueError, match=r"dy must have shape \(1, 64, 3, 3\), got \(1, 64, 4, 4\)"
     ):

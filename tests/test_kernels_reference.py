@@ -46,6 +46,8 @@ def test_convolution(seed, n, groups, channels, kernel_size, stride, dilation, p
     rectified = reference.conv2d_forward(x, weight, bias, *geometry, relu=True)
     np.testing.assert_array_equal(rectified, np.where(y > 0, y, 0))
     dy = normal(seed, *y.shape)
+    summed = reference.conv2d_forward(x, weight, bias, *geometry, residual=dy, relu=True)
+    np.testing.assert_array_equal(summed, np.where(y + dy > 0, y + dy, 0))
 
     def convolve(x, weight, bias):
         padded = torch.nn.functional.pad(x, (*padding[2:], *padding[:2]))

@@ -212,6 +212,7 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    residual: Any = None,
     relu: bool = False,
 ) -> ShapeArray:
     window = weight.shape[2:]

@@ -78,6 +78,10 @@ def check(
     assert relative_error(y.astype(float), expected) <= tolerance
 
     dy = normal(seed + 1, *y.shape).astype(dtype)
+    summed = kernels.conv2d_forward(*on_gpu, None, **keywords, residual=cuda.array(dy), relu=relu)
+    residual = dy.astype(float)
+    expected = reference.conv2d_forward(*wide, None, **keywords, residual=residual, relu=relu)
+    assert relative_error(cuda.numpy(summed).astype(float), expected) <= tolerance
     dx = cuda.numpy(kernels.conv2d_input_grad(cuda.array(dy), on_gpu[1], input_shape, **keywords))
     slopes = rounded(dy).astype(float)
     expected = reference.conv2d_input_grad(slopes, wide[1], input_shape, **keywords)

@@ -18,6 +18,7 @@ from ..geometry import Padding, Pair, conv_output_size
 from . import launch_winograd
 from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
+from .launch_elementwise import relu_forward
 from .planes import Planes
 from .threads import threads_for
 
@@ -103,14 +104,15 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    residual: Array | None = None,
     relu: bool = False,
 ) -> Array:
     """y[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * x[n, c, p', q'].
 
     (p', q') = (p, q) * stride + (r, s) * dilation - padding, and x is 0 outside the image.
-    `relu` cuts y off at 0.
+    `residual` is added to y, and then `relu` cuts y off at 0.
 
-    x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y (N, K, P, Q).
+    x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y and residual (N, K, P, Q).
     """
     x = as_kernel_array("conv2d", "input", x, 4)
     weight = as_kernel_array("conv2d", "weight", weight, 4)
@@ -123,6 +125,13 @@ def conv2d_forward(
         same_dtype("conv2d", input=x, bias=bias)
         has_shape("conv2d", "bias", bias, (k,))
     y = empty((x.shape[0], k, p, q), x.dtype)
+    if residual is not None:
+        residual = as_kernel_array("conv2d", "residual", residual, 4)
+        same_dtype("conv2d", input=x, residual=residual)
+        has_shape("conv2d", "residual", residual, y.shape)
+        args = (x, weight, bias, stride, padding, dilation, groups)
+        y = np.add(conv2d_forward(*args), residual, out=y)
+        return relu_forward(y) if relu else y
     if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
         launch_winograd.convolve(x, weight, bias, padding, y, relu=relu)
         return y

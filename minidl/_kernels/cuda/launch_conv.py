@@ -14,6 +14,7 @@ from ..geometry import Padding, Pair, conv_output_size
 from . import direct, im2col_product, tensor_core, winograd
 from .checks import as_kernel_array, has_shape, same_dtype
 from .conv_choice import choose
+from .launch_elementwise import relu_forward
 from .products import multiply
 from .window import Window
 
@@ -42,14 +43,15 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    residual: Any | None = None,
     relu: bool = False,
 ) -> Any:
     """y[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * x[n, c, p', q'].
 
     (p', q') = (p, q) * stride + (r, s) * dilation - padding, and x is 0 outside the image.
-    `relu` cuts y off at 0.
+    `residual` is added to y, and then `relu` cuts y off at 0.
 
-    x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y (N, K, P, Q).
+    x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y and residual (N, K, P, Q).
     """
     x = as_kernel_array("conv2d", "input", x, 4)
     weight = as_kernel_array("conv2d", "weight", weight, 4)
@@ -62,11 +64,18 @@ def conv2d_forward(
         same_dtype("conv2d", input=x, bias=bias)
         has_shape("conv2d", "bias", bias, (k,))
     y = cp.empty((x.shape[0], k, p, q), x.dtype)
+    if residual is not None:
+        residual = as_kernel_array("conv2d", "residual", residual, 4)
+        same_dtype("conv2d", input=x, residual=residual)
+        has_shape("conv2d", "residual", residual, y.shape)
     if y.size:
         window = Window(stride, padding, dilation, groups)
         way = WAYS[choose(x.dtype.name, x.shape, weight.shape, y.shape, window)]
-        way.forward(x, weight, bias, y, window, relu)
-    return y
+        way.forward(x, weight, bias, y, window, relu and residual is None)
+    if residual is None:
+        return y
+    y += residual
+    return relu_forward(y) if relu else y
 
 
 def conv2d_input_grad(

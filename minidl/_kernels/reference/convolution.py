@@ -87,15 +87,17 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    residual: np.ndarray | None = None,
     relu: bool = False,
 ) -> np.ndarray:
     """Slide every filter over the image: y[n, k] = sum over c, r, s of weight[k, c, r, s] * x.
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) or None -> y (N, K, P, Q). The filter is
     not flipped (cross-correlation), as everywhere in deep learning. With groups, the k-th group of
-    filters sees only the k-th group of channels (Krizhevsky et al. 2012, section 3.5). `relu` cuts
-    the result off at 0, as `relu_forward` would in a pass of its own. Source: LeCun et al. (1998),
-    "Gradient-based learning applied to document recognition", section II.
+    filters sees only the k-th group of channels (Krizhevsky et al. 2012, section 3.5). `residual`
+    (N, K, P, Q), what a residual block adds, comes on top, and then `relu` cuts the sum off at 0,
+    as passes of their own would. Source: LeCun et al. (1998), "Gradient-based learning applied to
+    document recognition", section II.
 
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
     >>> conv2d_forward(x, np.ones((1, 1, 2, 2)))
@@ -110,6 +112,8 @@ def conv2d_forward(
     y = (filters @ columns).reshape(n, k, p, q)
     if bias is not None:
         y = y + bias[:, None, None]
+    if residual is not None:
+        y = y + residual
     return relu_forward(y) if relu else y
 
 
