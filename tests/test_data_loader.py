@@ -321,7 +321,7 @@ def test_threads_share_a_batch_of_image_files(tmp_path):
     split.batch = batch
     ((images, labels),) = DataLoader(split, 64, workers=4)
     assert labels.tolist() == list(range(64))
-    assert len(together) == 8
+    assert len(together) == 4
     np.testing.assert_array_equal(images, FolderSplit.batch(split, labels)[0])
 
 

@@ -75,7 +75,9 @@ def cut(image: "Image", size: int, box: Box) -> np.ndarray:
     array([255,   0,   0], dtype=uint8)
     """
     resized = image.resize((size, size), _pillow().Resampling.BILINEAR, box=box)
-    return np.stack([np.asarray(band) for band in resized.split()])  # faster than a transposition
+    # Band by band, as Pillow leaves out the others faster than NumPy transposes.
+    bands = [resized.tobytes("raw", band) for band in resized.getbands()]
+    return np.frombuffer(bytearray().join(bands), np.uint8).reshape(len(bands), size, size)
 
 
 def load_and_cut(image: "ImageFile", channels: int, size: int, box: Box) -> np.ndarray:

@@ -5,7 +5,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -163,6 +163,7 @@ class DataLoader:
             pending = deque(begin(start) for start in islice(starts, ahead))
             while pending:
                 batch = pending.popleft()
+                wait(batch.parts, return_when=FIRST_EXCEPTION)  # woken once, not for each part
                 for part in batch.parts:
                     self._note(part.result())
                 pending.extend(begin(start) for start in islice(starts, 1))

@@ -190,7 +190,7 @@ class FolderSplit(Split):
     """
 
     most_measured = 10_000
-    images_per_task = 8
+    images_per_task = 16
 
     def __init__(
         self,
