@@ -42,12 +42,13 @@ def test_arrays_are_ordinary_and_aligned():
 
 def test_memory_hardly_exceeds_what_was_in_use_at_once():
     gc.collect()
-    for size in range(100_000, 1_000_000, 50_000):
+    between = []  # what keeps the gaps from becoming one
+    for size in range(5_000_000, 30_000_000, 5_000_000):
         array = buffers.empty((size,), np.float32)
-        array[0] = array[-1] = 1
+        between.append(buffers.empty(SHAPE, np.float32))
         del array
         in_use, most_in_use, shelved = buffers.usage()
-        assert in_use + shelved <= most_in_use * 9 / 8
+        assert in_use + shelved <= most_in_use + max(most_in_use / 4, 2**24)
 
 
 def test_blocks_that_the_garbage_collector_frees_come_back():

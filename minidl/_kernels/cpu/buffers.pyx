@@ -4,7 +4,8 @@ The operating system hands out memory page by page and zeroes each first. For ar
 megabytes, filled once and thrown away, that costs more than the kernel that fills them. So large
 arrays lie in one region of addresses, reserved once. A new array takes the smallest gap that holds
 it, wherever an array of any size has been; only when there is none the region's used part grows.
-If that would touch an eighth more than was ever in use at once, gaps first go back to the system.
+Between arrays of many sizes some gaps are always left. If with them a quarter more memory than was
+ever in use at once would be touched, and more than 16 MiB, gaps first go back to the system.
 """
 
 import numpy as np
@@ -56,8 +57,10 @@ cdef extern from *:
 
 # Smaller arrays come from NumPy, whose own allocator serves them well.
 cdef Py_ssize_t SMALLEST = 1 << 17
-# The part of the most memory in use by which the memory touched may exceed it.
-cdef int SLACK = 8
+# By how much the memory touched may exceed the most in use: a part of that, or so many bytes. The
+# passes of a network leave gaps of up to a quarter; memory given back would be fetched in each.
+cdef int SLACK = 4
+cdef Py_ssize_t SMALLEST_SLACK = 1 << 24
 # A cache line. Arrays lie one apart, or those of whole pages would all compete for the same sets.
 cdef Py_ssize_t LINE = 64
 
@@ -97,6 +100,11 @@ cdef bint insert(Py_ssize_t index, Gap gap) noexcept:
     gaps[index] = gap
     gap_count += 1
     return True
+
+
+cdef Py_ssize_t allowed() noexcept:
+    """How much memory may be touched."""
+    return most_in_use + max(most_in_use // SLACK, SMALLEST_SLACK)
 
 
 cdef void release_gaps(Py_ssize_t limit) noexcept:
@@ -152,7 +160,7 @@ cdef Py_ssize_t take(Py_ssize_t size) noexcept:
         if gaps[best].begin == gaps[best].end:
             remove(best)
     touched += size
-    release_gaps(most_in_use + most_in_use // SLACK)
+    release_gaps(allowed())
     return begin
 
 
@@ -177,7 +185,7 @@ cdef void put_back(Py_ssize_t begin, Py_ssize_t size) noexcept:
         after -= 1
         remove(after)
     insert(after, gap)  # without memory for the list, these addresses are not used again
-    release_gaps(most_in_use + most_in_use // SLACK)  # a gap joined may be in part untouched
+    release_gaps(allowed())  # a gap joined may be in part untouched
 
 
 @cython.no_gc  # it refers to no object
