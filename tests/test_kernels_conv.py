@@ -115,6 +115,10 @@ LARGE = [
     ((5, 300, 9, 9), (270, 300, 1, 1), {}),
     ((4, 64, 30, 31), (64, 1, 3, 3), {"padding": (1, 1, 1, 1), "groups": 64}),
     ((2, 3, 90, 101), (20, 3, 7, 7), {"stride": (2, 2), "padding": (3, 3, 3, 3)}),
+    ((9, 70, 7, 6), (200, 70, 3, 3), {"padding": (1, 1, 1, 1)}),
+    ((7, 600, 7, 7), (61, 600, 1, 1), {}),
+    ((3, 70, 20, 23), (64, 70, 1, 1), {"stride": (2, 2)}),
+    ((5, 130, 13, 14), (72, 130, 3, 3), {"stride": (2, 2), "padding": (1, 1, 1, 1)}),
 ]
 
 
@@ -128,6 +132,8 @@ def test_large_convolution_equals_pytorch(input_shape, weight_shape, keywords):
     dy = random_array(generator, y.shape, np.float32)
     dx = cpu.conv2d_input_grad(dy, weight, input_shape, **keywords)
     dw = cpu.conv2d_weight_grad(dy, x, weight_shape, **keywords)
+    summed = cpu.conv2d_forward(x, weight, **keywords, residual=dy, relu=True)
+    assert relative_error(summed, cpu.relu_forward(y + dy)) <= 1e-6
 
     tx = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     tw = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
@@ -151,7 +157,7 @@ def test_bits_do_not_depend_on_threads(input_shape, weight_shape, keywords):
 
     def results():
         return (
-            cpu.conv2d_forward(x, weight, **keywords),
+            cpu.conv2d_forward(x, weight, **keywords, residual=dy, relu=True),
             cpu.conv2d_input_grad(dy, weight, input_shape, **keywords),
             cpu.conv2d_weight_grad(dy, x, weight_shape, **keywords),
         )

@@ -7,26 +7,29 @@ Both are one sum over taps. A tap (dy, dx) is one element of the window; through
     input gradient   dx's pixels fall into stride x stride phases; those of one phase see dy
                      through stride-1 taps, so each phase is a forward pass with its own taps
 
-A task copies a band of the input into planes (see planes.pyx) that stay in the L2 cache and runs
-the weights, packed in strips of MR output channels, over them, NR positions at a time. Every output
-is summed over the same blocks of channels and taps, whatever the number of threads, so the bits do
-not depend on it.
+A task runs strips of MR output channels over a band of the input, NR positions at a time. Planes
+(see planes.pyx) hold the band so that taps are shifts. But they have positions between the rows
+that are no pixels, and 1x1 windows need no shifts: small images and those windows are collected
+into strips of B, pixel after pixel, from one image into the next. Every output is summed over the
+same blocks of channels and taps whatever the number of threads: the bits do not depend on it.
 """
 
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
 
 from .planes cimport (
     Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
 )
 from .simd cimport (
-    GOES_ON, RECTIFY, columns_of_strip, convolve_tile, minidl_instruction_set, pack_a, real,
-    rows_of_strip,
+    GOES_ON, RECTIFY, Run, columns_of_strip, convolve_tile, cut_rows, line_up,
+    minidl_instruction_set, pack_a, real, rows_of_strip, vector_length,
 )
 
 cdef enum:
     MOST_POSITIONS = 480
-    MOST_STAGED = 128 * 1024    # elements of planes that are worked on at once
+    MOST_STAGED = 128 * 1024    # elements of planes, or of B, that are worked on at once
+    COLLECT = 8                 # multiply-accumulates in the time that collecting an element takes
     PACKED_STRIPS = 4           # strips of weights that are packed together
     MOST_DEPTH = 512            # products that are added up in a row: rounding errors grow with it
 
@@ -52,22 +55,54 @@ def instruction_set():
     return minidl_instruction_set().decode()
 
 
-# Consecutive output pixels within one strip of positions: `len` from place `at` of the strip on,
-# going to element `to` of the output's first channel.
-cdef struct Run:
-    Py_ssize_t at, len, to
+# Where pixels are: elements from one image, row or column to the next.
+cdef struct Grid:
+    Py_ssize_t image, row, col
 
 
 # What all tasks of a convolution share.
 cdef struct Job:
     const Layout *layout
+    Layout numbering                    # of positions: the layout's, or one without gaps
+    bint in_planes                      # B is read from planes, not collected from x
+    bint collected                      # B is collected into strips
     Py_ssize_t n_taps, depth, plane     # depth: channels of a group times taps
-    Py_ssize_t channel_block            # channels in the planes at once
+    Py_ssize_t channel_block            # channels in the planes, or in B, at once
     const Py_ssize_t *shifts            # of the rows of B, in planes of `channel_block` channels
+    Grid source, target                 # pixels of planes or x, and of y
     Py_ssize_t x_image_stride
     Py_ssize_t out_channels             # of a group
-    Py_ssize_t y_image_stride, y_plane, y_row_stride, y_col_stride
+    Py_ssize_t y_plane
+    Py_ssize_t weight_row, packed_from  # strips of A before this one are rows of the weight
     bint relu
+
+
+# What one thread has for itself.
+cdef struct Scratch:
+    Run *sources
+    Run *targets
+    Py_ssize_t *first_source
+    Py_ssize_t *first_target
+
+
+cdef Scratch room_for_runs(
+    Run *runs, Py_ssize_t most_runs, Py_ssize_t *first_runs, Py_ssize_t most_strips
+) noexcept nogil:
+    cdef Scratch scratch
+    scratch.sources = runs
+    scratch.targets = runs + most_runs
+    scratch.first_source = first_runs
+    scratch.first_target = first_runs + most_strips
+    return scratch
+
+
+cdef bint follow_window(const Py_ssize_t[:, ::1] taps) noexcept nogil:
+    """Whether the taps are those of the window, all of them and in its order."""
+    cdef Py_ssize_t tap
+    for tap in range(taps.shape[0]):
+        if taps[tap, 3] != tap:
+            return False
+    return True
 
 
 cdef void pack_weight(
@@ -81,15 +116,16 @@ cdef void pack_weight(
     cdef Py_ssize_t mr = rows_of_strip(weight), n_taps = taps.shape[0], c, tap, i, strip, used
     cdef const real *source
     cdef real *target
-    cdef bint in_order = True
-    for tap in range(n_taps):
-        in_order = in_order and taps[tap, 3] == tap
+    cdef bint whole = follow_window(taps)
+    if n_taps == 1 and out_stride == 1 and count % mr == 0:
+        cut_rows(weight + taps[0, 3], in_stride, channels, count // mr, packed)
+        return
     for c in range(channels):
         for strip in range((count + mr - 1) // mr):
             used = min(mr, count - strip * mr)
             source = weight + strip * mr * out_stride + c * in_stride
             target = packed + (strip * channels + c) * n_taps * mr
-            if in_order and n_taps > 1:
+            if whole:
                 pack_a(source, out_stride, used, n_taps, target)
                 continue
             for tap in range(n_taps):
@@ -101,19 +137,21 @@ cdef void pack_weight(
 
 
 cdef Py_ssize_t find_runs(
-    const Job *job, const Band *band, Py_ssize_t nr, Run *runs, Py_ssize_t *first_run
+    const Layout *numbering, const Band *band, const Grid *grid, Py_ssize_t origin, Py_ssize_t nr,
+    Run *runs, Py_ssize_t *first_run
 ) noexcept nogil:
-    """The runs of a band, strip by strip; those of strip j begin at first_run[j]. The strips."""
-    cdef const Layout *layout = job.layout
-    cdef Py_ssize_t strip = -1, found = 0, image, row, at, done, length, to
-    cdef Py_ssize_t rows = band.rows, cols = layout.cols
-    if layout.pitch == cols and job.y_col_stride == 1 and job.y_row_stride == cols:
+    """The runs of a band whose first pixel is at `origin`; strip j's begin at first_run[j].
+
+    Returns the number of strips.
+    """
+    cdef Py_ssize_t strip = -1, found = 0, image, row, at, done, length, place
+    cdef Py_ssize_t rows = band.rows, cols = numbering.cols
+    if numbering.pitch == cols and grid.col == 1 and grid.row == cols:
         rows, cols = 1, band.rows * cols                    # one row after the other in both
     for image in range(band.images):
         for row in range(rows):
-            at = (image * layout.image_rows + row) * layout.pitch
-            to = ((band.image + image) * job.y_image_stride
-                  + (band.row + row) * job.y_row_stride)
+            at = (image * numbering.image_rows + row) * numbering.pitch
+            place = origin + image * grid.image + row * grid.row
             done = 0
             while done < cols:
                 while strip < (at + done) // nr:
@@ -122,7 +160,7 @@ cdef Py_ssize_t find_runs(
                 length = min(cols - done, nr - (at + done) % nr)
                 runs[found].at = (at + done) % nr
                 runs[found].len = length
-                runs[found].to = to + done * job.y_col_stride
+                runs[found].place = place + done * grid.col
                 found += 1
                 done += length
     first_run[strip + 1] = found
@@ -139,72 +177,126 @@ cdef void write_tile(
     for r in range(n_runs):
         for channel in range(channels):
             source = tile + channel * nr + runs[r].at
-            target = y + channel * job.y_plane + runs[r].to
-            if job.y_col_stride == 1:
-                for j in range(runs[r].len):
-                    target[j] = source[j]
+            target = y + channel * job.y_plane + runs[r].place
+            if job.target.col == 1:
+                memcpy(target, source, runs[r].len * sizeof(real))
             else:
                 for j in range(runs[r].len):
-                    target[j * job.y_col_stride] = source[j]
+                    target[j * job.target.col] = source[j]
+
+
+cdef void read_tile(
+    const Job *job, const real *y, Py_ssize_t nr, Py_ssize_t channels, const Run *runs,
+    Py_ssize_t n_runs, real *tile
+) noexcept nogil:
+    """The other way round, for pixels that lie side by side."""
+    cdef Py_ssize_t r, channel
+    for r in range(n_runs):
+        for channel in range(channels):
+            memcpy(tile + channel * nr + runs[r].at, y + channel * job.y_plane + runs[r].place,
+                   runs[r].len * sizeof(real))
 
 
 cdef void convolve_band(
-    const Job *job, const real *x, const Band *band, const real *packed, const real *bias,
-    Py_ssize_t strip0, Py_ssize_t strip1, real *y, Run *runs, Py_ssize_t *first_run, real *planes,
-    real *tiles
+    const Job *job, const real *x, const Band *band, const real *weight, const real *packed,
+    const real *bias, const real *residual, Py_ssize_t strip0, Py_ssize_t strip1, real *y,
+    const Scratch *scratch, real *planes, real *collected, real *tiles
 ) noexcept nogil:
     """Output channels [strip0, strip1) x MR of one group at one band."""
-    cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x)
-    cdef Py_ssize_t strips = find_runs(job, band, nr, runs, first_run)
-    cdef Py_ssize_t channels = job.depth // job.n_taps, block, channel0, count, a, b, rows, k0
-    cdef Py_ssize_t plane = job.layout.height * job.layout.width
+    cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), vl = vector_length(x)
+    cdef Py_ssize_t channels = job.depth // job.n_taps, block, channel0, count, a, b, rows, k, k0
+    cdef Py_ssize_t image_plane = job.layout.height * job.layout.width
+    cdef Py_ssize_t n = positions(&job.numbering, band), vectors, n_runs, a_row
+    cdef const Py_ssize_t *shifts = NULL if job.collected else job.shifts
+    cdef const Py_ssize_t *first_run = scratch.first_target
     cdef bint first, last
     cdef const Run *run
+    cdef const real *source
+    cdef const real *a_strip
+    cdef const real *b_strip
+    cdef const real *extra
     cdef int flags
     cdef real *tile
+    cdef Py_ssize_t strips = find_runs(
+        &job.numbering, band, &job.target, band.image * job.target.image + band.row * job.target.row,
+        nr, scratch.targets, scratch.first_target
+    )
+    if job.collected:
+        find_runs(
+            &job.numbering, band, &job.source,
+            0 if job.in_planes else band.image * job.source.image + band.row * job.source.row,
+            nr, scratch.sources, scratch.first_source
+        )
     for block in range((channels + job.channel_block - 1) // job.channel_block):
         channel0 = block * job.channel_block
         count = min(job.channel_block, channels - channel0)
         first = channel0 == 0
         last = channel0 + count == channels
         flags = (0 if first else GOES_ON) | (RECTIFY if last and job.relu else 0)
-        fill_planes(x + channel0 * plane, job.x_image_stride, count, job.layout, band, job.plane,
-                    planes)
+        k = count * job.n_taps
         k0 = channel0 * job.n_taps
+        source = x + channel0 * image_plane
+        if job.in_planes:
+            fill_planes(
+                source, job.x_image_stride, count, job.layout, band, job.plane, planes
+            )
+            source = planes
+        if job.collected:
+            if n % nr:                                      # beyond the last pixel
+                memset(collected + (strips - 1) * k * nr, 0, k * nr * sizeof(real))
+            for b in range(strips):
+                line_up(
+                    source, job.shifts, k, scratch.sources + scratch.first_source[b],
+                    scratch.first_source[b + 1] - scratch.first_source[b], collected + b * k * nr,
+                )
         for a in range(strip0, strip1):
             rows = min(mr, job.out_channels - a * mr)
+            if a < job.packed_from:
+                a_strip = weight + a * mr * job.weight_row + k0
+                a_row = job.weight_row
+            else:
+                a_strip = packed + ((a - job.packed_from) * job.depth + k0) * mr
+                a_row = 1
             for b in range(strips):
-                run = runs + first_run[b]
-                if first_run[b + 1] == first_run[b]:
+                run = scratch.targets + first_run[b]
+                n_runs = first_run[b + 1] - first_run[b]
+                if n_runs == 0:
                     continue                                # between two images
-                if run.len == nr and job.y_col_stride == 1 and rows == mr:
+                vectors = (min(nr, n - b * nr) + vl - 1) // vl
+                b_strip = collected + b * k * nr if job.collected else source + b * nr
+                if run.len == vectors * vl and job.target.col == 1 and rows == mr:
                     convolve_tile(
-                        count * job.n_taps, packed + (a * job.depth + k0) * mr, planes + b * nr,
-                        job.shifts, y + a * mr * job.y_plane + run.to, job.y_plane, bias + a * mr,
+                        k, a_strip, a_row, b_strip, shifts, vectors,
+                        y + a * mr * job.y_plane + run.place, job.y_plane, bias + a * mr,
+                        residual + a * mr * job.y_plane + run.place
+                        if last and residual != NULL else NULL,
                         flags,
                     )
                     continue
-                tile = tiles
+                extra = NULL
+                if last and residual != NULL:
+                    read_tile(job, residual + a * mr * job.y_plane, nr, rows, run, n_runs, tiles)
+                    extra = tiles
+                tile = tiles + mr * nr
                 if not (first and last):
-                    tile = tiles + ((a - strip0) * strips + b) * mr * nr
+                    tile += ((a - strip0) * strips + b) * mr * nr
                 convolve_tile(
-                    count * job.n_taps, packed + (a * job.depth + k0) * mr, planes + b * nr,
-                    job.shifts, tile, nr, bias + a * mr, flags,
+                    k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, bias + a * mr, extra,
+                    flags,
                 )
                 if last:
-                    write_tile(job, tile, nr, rows, run, first_run[b + 1] - first_run[b],
-                               y + a * mr * job.y_plane)
+                    write_tile(job, tile, nr, rows, run, n_runs, y + a * mr * job.y_plane)
 
 
 def convolve(
     const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
     Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, Planes planes, Py_ssize_t groups,
-    bias, bint relu, real[:, :, :, ::1] y, first_pixel, pixel_step, int num_threads,
+    bias, residual, bint relu, real[:, :, :, ::1] y, first_pixel, pixel_step, int num_threads,
 ):
     """y[n, k, p, q] = bias[k] + sum over c and taps of weight * x[n, c, p*stride + dy, q*stride + dx].
 
-    Output pixel (p, q) lands at y's pixel `first_pixel + (p, q) * pixel_step`; with `relu` it is
-    cut off below zero.
+    Output pixel (p, q) lands at y's pixel `first_pixel + (p, q) * pixel_step`; `residual`, shaped
+    like y, which must then be complete, is added, and with `relu` the sum is cut off below zero.
     """
     cdef const Layout *layout = &planes.layout
     cdef Py_ssize_t images = x.shape[0], channels = x.shape[1] // groups
@@ -214,9 +306,9 @@ def convolve(
     cdef const real *x0 = &x[0, 0, 0, 0]
     cdef const real *w0 = &weight[0]
     cdef real *y0 = &y[0, 0, 0, 0] + <Py_ssize_t>first_pixel[0] * y.shape[3] + <Py_ssize_t>first_pixel[1]
-    cdef Py_ssize_t mr = rows_of_strip(x0), nr = columns_of_strip(x0)
+    cdef Py_ssize_t mr = rows_of_strip(x0), nr = columns_of_strip(x0), vl = vector_length(x0)
     cdef Py_ssize_t strips = (out_channels + mr - 1) // mr
-    cdef Py_ssize_t packs = (strips + PACKED_STRIPS - 1) // PACKED_STRIPS
+    cdef Py_ssize_t packs
     cdef Job job
     job.layout = layout
     job.n_taps = n_taps
@@ -224,20 +316,52 @@ def convolve(
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
     job.out_channels = out_channels
     job.y_plane = y.shape[2] * y.shape[3]
-    job.y_image_stride = y.shape[1] * job.y_plane
-    job.y_row_stride = <Py_ssize_t>pixel_step[0] * y.shape[3]
-    job.y_col_stride = pixel_step[1]
+    job.target.image = y.shape[1] * job.y_plane
+    job.target.row = <Py_ssize_t>pixel_step[0] * y.shape[3]
+    job.target.col = pixel_step[1]
     job.relu = relu
+    job.weight_row = weight_out_stride
+    job.packed_from = 0
+    if weight_in_stride == n_taps and follow_window(planes.taps):
+        job.packed_from = out_channels // mr                # all but a last strip that is not full
 
     cdef Band size = best_band(
-        layout, images, channels, job.depth * strips * mr, nr, MOST_POSITIONS, 0
+        layout, images, channels, job.depth * strips * mr, vl, MOST_POSITIONS, 0
     )
-    cdef Py_ssize_t band_strips = (positions(layout, &size) + nr - 1) // nr
-    job.plane = plane_size(layout, band_strips * nr)
-    job.channel_block = min(
-        channels,
-        max(<Py_ssize_t>1, min(MOST_STAGED // (layout.phases * job.plane), MOST_DEPTH // n_taps)),
+    job.numbering = layout[0]
+    job.numbering.pitch = layout.cols
+    job.numbering.image_rows = layout.rows
+    job.numbering.span = 0
+    job.channel_block = min(channels, max(<Py_ssize_t>1, MOST_DEPTH // n_taps))
+    cdef Band dense = best_band(
+        &job.numbering, images, channels, job.depth * strips * mr, vl,
+        min(MOST_POSITIONS, MOST_STAGED // (job.channel_block * n_taps)), 0
     )
+    cdef Py_ssize_t wasted = all_positions(layout, &size, images, vl) - all_positions(
+        &job.numbering, &dense, images, vl
+    )
+    job.collected = n_taps == 1 or wasted * strips * mr > COLLECT * images * layout.rows * layout.cols
+    job.in_planes = not (
+        n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1 and layout.first_row == 0
+        and layout.first_col == 0 and layout.rows == layout.height and layout.cols == layout.width
+    )
+    if job.collected:
+        size = dense
+    else:
+        job.numbering = layout[0]
+    cdef Py_ssize_t band_strips = (positions(&job.numbering, &size) + nr - 1) // nr
+    job.plane = plane_size(layout, positions(layout, &size) if job.collected else band_strips * nr)
+    if not job.collected:
+        job.channel_block = min(
+            job.channel_block, max(<Py_ssize_t>1, MOST_STAGED // (layout.phases * job.plane))
+        )
+    if job.in_planes:
+        job.source.image = layout.image_rows * layout.pitch
+        job.source.row = layout.pitch
+    else:
+        job.source.image = job.x_image_stride
+        job.source.row = layout.width
+    job.source.col = 1
     # Tasks: groups x bands x blocks of output channels.
     cdef Py_ssize_t bands = count_bands(layout, &size, images)
     cdef Py_ssize_t blocks = max(
@@ -245,38 +369,48 @@ def convolve(
     )
     if num_threads == 1:
         blocks = 1
-    cdef Py_ssize_t planes_size = job.channel_block * layout.phases * job.plane
-    cdef Py_ssize_t tiles_size = mr * nr
-    if job.channel_block < channels:
-        tiles_size *= band_strips * ((strips + blocks - 1) // blocks)
-    cdef Py_ssize_t size_of_runs = band_strips * nr
+    cdef Py_ssize_t planes_size = job.channel_block * layout.phases * job.plane if job.in_planes else 0
     cdef Py_ssize_t block_depth = job.channel_block * n_taps
-    cdef real *packed = <real *>malloc(groups * strips * mr * (job.depth + 1) * sizeof(real))
-    cdef real *biases = packed + groups * strips * mr * job.depth
-    cdef real *buffers = <real *>malloc(num_threads * (planes_size + tiles_size) * sizeof(real))
-    cdef Run *runs = <Run *>malloc(num_threads * size_of_runs * sizeof(Run))
-    cdef Py_ssize_t *first_runs = <Py_ssize_t *>malloc(
-        (num_threads * (band_strips + 1) + block_depth) * sizeof(Py_ssize_t)
+    cdef Py_ssize_t collected_size = band_strips * nr * block_depth if job.collected else 0
+    cdef Py_ssize_t tiles_size = 2 * mr * nr                # of the residual and of y
+    if job.channel_block < channels:
+        tiles_size = (1 + band_strips * ((strips + blocks - 1) // blocks)) * mr * nr
+    cdef Py_ssize_t thread_size = planes_size + collected_size + tiles_size
+    cdef Py_ssize_t size_of_runs = band_strips * nr
+    cdef Py_ssize_t packed_strips = strips - job.packed_from
+    packs = (packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
+    cdef real *packed = <real *>malloc(
+        groups * mr * (packed_strips * job.depth + strips) * sizeof(real)
     )
-    cdef Py_ssize_t *shifts = first_runs + num_threads * (band_strips + 1)
+    cdef real *biases = packed + groups * packed_strips * mr * job.depth
+    cdef real *buffers = <real *>malloc(num_threads * thread_size * sizeof(real))
+    cdef Run *runs = <Run *>malloc(num_threads * 2 * size_of_runs * sizeof(Run))
+    cdef Py_ssize_t *first_runs = <Py_ssize_t *>malloc(
+        (num_threads * 2 * (band_strips + 1) + block_depth) * sizeof(Py_ssize_t)
+    )
+    cdef Py_ssize_t *shifts = first_runs + num_threads * 2 * (band_strips + 1)
     cdef Py_ssize_t task, g, i, c, tap, t
     cdef const real[::1] bias_view
+    cdef const real[:, :, :, ::1] residual_view
+    cdef const real *residual0 = NULL
     cdef real *mine
     cdef Band band
+    cdef Scratch scratch
     if packed == NULL or buffers == NULL or runs == NULL or first_runs == NULL:
         free(packed)
         free(buffers)
         free(runs)
         free(first_runs)
-        raise MemoryError(
-            f"convolution: no memory for {num_threads} x {planes_size + tiles_size} elements"
-        )
+        raise MemoryError(f"convolution: no memory for {num_threads} x {thread_size} elements")
     for c in range(job.channel_block):
         for tap in range(n_taps):
-            shifts[c * n_taps + tap] = (
-                (c * layout.phases + planes.taps[tap, 0]) * job.plane
-                + planes.taps[tap, 1] * layout.pitch + planes.taps[tap, 2]
-            )
+            if job.in_planes:
+                shifts[c * n_taps + tap] = (
+                    (c * layout.phases + planes.taps[tap, 0]) * job.plane
+                    + planes.taps[tap, 1] * layout.pitch + planes.taps[tap, 2]
+                )
+            else:
+                shifts[c] = c * layout.height * layout.width
     job.shifts = shifts
     for i in range(groups * strips * mr):
         biases[i] = 0
@@ -284,31 +418,49 @@ def convolve(
         bias_view = bias
         for i in range(groups * out_channels):
             biases[i // out_channels * strips * mr + i % out_channels] = bias_view[i]
+    if residual is not None:
+        residual_view = residual
+        residual0 = &residual_view[0, 0, 0, 0]
 
     with nogil:
         for task in prange(groups * packs, num_threads=num_threads, schedule="static"):
             g = task // packs
             i = task % packs * PACKED_STRIPS
             pack_weight(
-                w0 + g * weight_group_stride + i * mr * weight_out_stride, weight_out_stride,
-                weight_in_stride, planes.taps, channels,
-                min(PACKED_STRIPS * mr, out_channels - i * mr),
-                packed + (g * strips + i) * mr * job.depth,
+                w0 + g * weight_group_stride + (job.packed_from + i) * mr * weight_out_stride,
+                weight_out_stride, weight_in_stride, planes.taps, channels,
+                min(PACKED_STRIPS * mr, out_channels - (job.packed_from + i) * mr),
+                packed + (g * packed_strips + i) * mr * job.depth,
             )
         for task in prange(groups * bands * blocks, num_threads=num_threads, schedule="dynamic"):
             g = task // (bands * blocks)
             i = task % blocks
             t = threadid()
             band = band_at(layout, &size, images, task // blocks % bands)
-            mine = buffers + t * (planes_size + tiles_size)
+            mine = buffers + t * thread_size
+            scratch = room_for_runs(
+                runs + 2 * t * size_of_runs, size_of_runs, first_runs + 2 * t * (band_strips + 1),
+                band_strips + 1,
+            )
             convolve_band(
                 &job, x0 + g * channels * layout.height * layout.width, &band,
-                packed + g * strips * mr * job.depth, biases + g * strips * mr,
+                w0 + g * weight_group_stride, packed + g * packed_strips * mr * job.depth,
+                biases + g * strips * mr,
+                residual0 + g * out_channels * job.y_plane if residual0 != NULL else NULL,
                 i * strips // blocks, (i + 1) * strips // blocks,
-                y0 + g * out_channels * job.y_plane, runs + t * size_of_runs,
-                first_runs + t * (band_strips + 1), mine, mine + planes_size,
+                y0 + g * out_channels * job.y_plane, &scratch, mine, mine + planes_size,
+                mine + planes_size + collected_size,
             )
     free(packed)
     free(buffers)
     free(runs)
     free(first_runs)
+
+
+cdef Py_ssize_t all_positions(
+    const Layout *numbering, const Band *size, Py_ssize_t images, Py_ssize_t multiple
+) noexcept nogil:
+    """Of a batch that is cut into bands of the given size, in multiples for each band."""
+    return count_bands(numbering, size, images) * (
+        (positions(numbering, size) + multiple - 1) // multiple * multiple
+    )

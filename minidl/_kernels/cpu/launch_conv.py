@@ -5,6 +5,7 @@ agree) is established here, once.
 """
 
 from functools import lru_cache
+from operator import itemgetter
 
 import numpy as np
 
@@ -68,6 +69,7 @@ def _phase_taps(
     taps = [
         (y // stride[0], x // stride[1], r * kernel_size[1] + s) for y, r in rows for x, s in cols
     ]
+    taps.sort(key=itemgetter(2))  # as the weights lie in memory
     return np.array(taps, dtype=np.intp).reshape(-1, 3)
 
 
@@ -129,11 +131,11 @@ def conv2d_forward(
         residual = as_kernel_array("conv2d", "residual", residual, 4)
         same_dtype("conv2d", input=x, residual=residual)
         has_shape("conv2d", "residual", residual, y.shape)
-        args = (x, weight, bias, stride, padding, dilation, groups)
-        y = np.add(conv2d_forward(*args), residual, out=y)
-        return relu_forward(y) if relu else y
     if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
-        launch_winograd.convolve(x, weight, bias, padding, y, relu=relu)
+        launch_winograd.convolve(x, weight, bias, padding, y, relu=relu and residual is None)
+        if residual is not None:
+            y += residual
+            y = relu_forward(y) if relu else y
         return y
     conv.convolve(
         x,
@@ -144,6 +146,7 @@ def conv2d_forward(
         _forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation),
         groups,
         bias,
+        residual,
         relu,
         y,
         (0, 0),
@@ -190,6 +193,7 @@ def conv2d_input_grad(
             weight.shape[0] // groups * c_per_group * r * s,
             planes,
             groups,
+            None,
             None,
             False,
             dx,

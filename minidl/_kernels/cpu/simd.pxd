@@ -40,6 +40,11 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t len
         Py_ssize_t at
 
+    ctypedef struct Run:
+        Py_ssize_t at
+        Py_ssize_t len
+        Py_ssize_t place
+
     ctypedef struct Window:
         Py_ssize_t image_stride
         Py_ssize_t height
@@ -58,8 +63,12 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t dot
         Py_ssize_t dot_sums
         void (*product)(Py_ssize_t, const float *, const float *, float *, int) noexcept nogil
-        void (*convolve)(Py_ssize_t, const float *, const float *, const Py_ssize_t *, float *,
-                         Py_ssize_t, const float *, int) noexcept nogil
+        void (*convolve)(Py_ssize_t, const float *, Py_ssize_t, const float *, const Py_ssize_t *,
+                         Py_ssize_t, float *, Py_ssize_t, const float *, const float *,
+                         int) noexcept nogil
+        void (*line_up)(const float *, const Py_ssize_t *, Py_ssize_t, const Run *, Py_ssize_t,
+                        float *) noexcept nogil
+        void (*cut_rows)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*dots)(Py_ssize_t, const float *, const Py_ssize_t *, const float *, const Py_ssize_t *,
                      float *) noexcept nogil
         void (*pack_mr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
@@ -101,8 +110,12 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t dot
         Py_ssize_t dot_sums
         void (*product)(Py_ssize_t, const double *, const double *, double *, int) noexcept nogil
-        void (*convolve)(Py_ssize_t, const double *, const double *, const Py_ssize_t *, double *,
-                         Py_ssize_t, const double *, int) noexcept nogil
+        void (*convolve)(Py_ssize_t, const double *, Py_ssize_t, const double *, const Py_ssize_t *,
+                         Py_ssize_t, double *, Py_ssize_t, const double *, const double *,
+                         int) noexcept nogil
+        void (*line_up)(const double *, const Py_ssize_t *, Py_ssize_t, const Run *, Py_ssize_t,
+                        double *) noexcept nogil
+        void (*cut_rows)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*dots)(Py_ssize_t, const double *, const Py_ssize_t *, const double *, const Py_ssize_t *,
                      double *) noexcept nogil
         void (*pack_mr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
@@ -182,13 +195,36 @@ cdef inline Py_ssize_t sums_of_dots(const real *_) noexcept nogil:
 
 
 cdef inline void convolve_tile(
-    Py_ssize_t k, const real *a, const real *b, const Py_ssize_t *rows, real *c, Py_ssize_t ld,
-    const real *bias, int flags
+    Py_ssize_t k, const real *a, Py_ssize_t a_row, const real *b, const Py_ssize_t *rows,
+    Py_ssize_t vectors, real *c, Py_ssize_t ld, const real *bias, const real *residual, int flags
 ) noexcept nogil:
     if real is float:
-        minidl_kernels_f32().convolve(k, a, b, rows, c, ld, bias, flags)
+        minidl_kernels_f32().convolve(
+            k, a, a_row, b, rows, vectors, c, ld, bias, residual, flags
+        )
     else:
-        minidl_kernels_f64().convolve(k, a, b, rows, c, ld, bias, flags)
+        minidl_kernels_f64().convolve(
+            k, a, a_row, b, rows, vectors, c, ld, bias, residual, flags
+        )
+
+
+cdef inline void line_up(
+    const real *source, const Py_ssize_t *shifts, Py_ssize_t rows, const Run *runs,
+    Py_ssize_t count, real *strip
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().line_up(source, shifts, rows, runs, count, strip)
+    else:
+        minidl_kernels_f64().line_up(source, shifts, rows, runs, count, strip)
+
+
+cdef inline void cut_rows(
+    const real *rows, Py_ssize_t ld, Py_ssize_t k, Py_ssize_t count, real *strips
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().cut_rows(rows, ld, k, count, strips)
+    else:
+        minidl_kernels_f64().cut_rows(rows, ld, k, count, strips)
 
 
 cdef inline void dot_products(

@@ -19,6 +19,12 @@ typedef struct {
     ptrdiff_t at;    /* where the run starts in its destination */
 } Segment;
 
+/* Consecutive pixels within one strip of B: `len` from place `at` of the strip on. */
+typedef struct {
+    ptrdiff_t at, len;
+    ptrdiff_t place; /* of the first one in the array they come from or go to */
+} Run;
+
 /* The images that segments are gathered from: output pixel (p, q) of a tap with offsets (dy, dx)
  * reads the input pixel (p * stride_h + dy, q * stride_w + dx), or zero outside the image. */
 typedef struct {
@@ -52,10 +58,16 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         ptrdiff_t mr, nr, vl, dot, dot_sums;                                                      \
         /* tile = a b, summed over k; added to what tile holds unless `first` */                  \
         void (*product)(ptrdiff_t k, const T *a, const T *b, T *tile, int first);                 \
-        /* c = a b + what c holds (GOES_ON) or the bias of its row; RECTIFY cuts off below 0.     \
-         * Row s of b begins at b + rows[s]; c's rows lie ld apart */                             \
-        void (*convolve)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *c,        \
-                         ptrdiff_t ld, const T *bias, int flags);                                 \
+        /* c = a b + what c holds (GOES_ON) or the bias of its row, + residual unless NULL;       \
+         * RECTIFY cuts off below 0. Row s of b begins at b + rows[s], or NR after the one before \
+         * if `rows` is NULL; rows of c and residual are `vectors` vectors and lie ld apart. For  \
+         * a_row and the other two see convolve.h */                                              \
+        void (*convolve)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *b,                    \
+                         const ptrdiff_t *rows, ptrdiff_t vectors, T *c, ptrdiff_t ld,            \
+                         const T *bias, const T *residual, int flags);                            \
+        void (*line_up)(const T *source, const ptrdiff_t *shifts, ptrdiff_t rows,                 \
+                        const Run *runs, ptrdiff_t count, T *strip);                              \
+        void (*cut_rows)(const T *rows, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t count, T *strips);   \
         /* sums[i][j] += row i of a times row j of b, i and j < dot; `sums` has dot_sums elements \
          * and k is a multiple of vl, the length of a vector */                                   \
         void (*dots)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, const T *b,                \

@@ -17,26 +17,19 @@ typedef T ROW __attribute__((vector_size(MR * sizeof(T)), aligned(sizeof(T)), ma
 /* Zero instead of what is not positive; NaN stays. The comparison is all ones or zero. */
 #define POSITIVE(x) ((VEC)((INTS)(x) & ~((x) <= (VEC){})))
 
-/* acc += a b over k steps. Row s of b starts at b + rows[s], or NR after the one before. */
-static inline __attribute__((always_inline)) void CAT(multiply, SUFFIX)(
-    ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, VEC acc[MR][NV]) {
-    for (ptrdiff_t step = 0; step < k; ++step, a += MR) {
-        const T *from = rows != NULL ? b + rows[step] : b + step * NR;
+static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, int first) {
+    VEC acc[MR][NV];
+    memset(acc, 0, sizeof acc);
+    for (ptrdiff_t step = 0; step < k; ++step, a += MR, b += NR) {
         VEC row[NV];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) row[v] = *(const VEC *)(from + v * VL);
+        for (int v = 0; v < NV; ++v) row[v] = *(const VEC *)(b + v * VL);
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 8
             for (int v = 0; v < NV; ++v) acc[i][v] += a[i] * row[v];
         }
     }
-}
-
-static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, int first) {
-    VEC acc[MR][NV];
-    memset(acc, 0, sizeof acc);
-    CAT(multiply, SUFFIX)(k, a, b, NULL, acc);
     if (!first) {
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
@@ -48,37 +41,6 @@ static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, i
     for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) *(VEC *)(tile + i * NR + v * VL) = acc[i][v];
-    }
-}
-
-static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *c,
-                                  ptrdiff_t ld, const T *bias, int flags) {
-    VEC acc[MR][NV];
-    memset(acc, 0, sizeof acc);
-    for (int i = 0; i < MR; ++i) /* the cache fetches c while the product is computed */
-        for (int v = 0; v < NV; ++v) __builtin_prefetch(c + i * ld + v * VL, 1);
-    CAT(multiply, SUFFIX)(k, a, b, rows, acc);
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) {
-            if (flags & GOES_ON)
-                acc[i][v] += *(const VEC *)(c + i * ld + v * VL);
-            else
-                acc[i][v] += bias[i];
-        }
-    }
-    if (flags & RECTIFY) {
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 8
-            for (int v = 0; v < NV; ++v) acc[i][v] = POSITIVE(acc[i][v]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) *(VEC *)(c + i * ld + v * VL) = acc[i][v];
     }
 }
 
@@ -189,6 +151,8 @@ static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_
     }
 }
 
+#include "convolve.h"
+
 #include "winograd.h"
 
 #include "pool.h"
@@ -207,6 +171,8 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     (DOT * DOT + VL - 1) / VL * VL,
     CAT(product, SUFFIX),
     CAT(convolve, SUFFIX),
+    CAT(line_up, SUFFIX),
+    CAT(cut_rows, SUFFIX),
     CAT(dots, SUFFIX),
     CAT(pack_mr, SUFFIX),
     CAT(pack_nr, SUFFIX),

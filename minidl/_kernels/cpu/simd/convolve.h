@@ -1,0 +1,92 @@
+/* What conv.pyx does with tiles: strips of B laid out, strips of A copied, and the product of both.
+ *
+ * Row i of a strip of A begins at a + i * a_row. Rows of a weight can stay where they are: reading
+ * eight of them side by side is no slower than reading a packed strip (a_row = 1, one step after
+ * the other), and saves the packing, which counts where there are few pixels. Tiles at the end of
+ * the pixels are one or two vectors wide.
+ */
+static inline __attribute__((always_inline)) void CAT(convolve_tile, SUFFIX)(
+    const int vectors, ptrdiff_t k, const T *a, ptrdiff_t a_row, const ptrdiff_t a_step, const T *b,
+    const ptrdiff_t *rows, T *c, ptrdiff_t ld, const T *bias, const T *residual, int flags) {
+    VEC acc[MR][NV];
+    memset(acc, 0, sizeof acc);
+    for (int i = 0; i < MR; ++i) /* the cache fetches c while the product is computed */
+        for (int v = 0; v < vectors; ++v) __builtin_prefetch(c + i * ld + v * VL, 1);
+    for (ptrdiff_t step = 0; step < k; ++step, a += a_step) {
+        const T *from = rows != NULL ? b + rows[step] : b + step * NR;
+        VEC row[NV];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) row[v] = *(const VEC *)(from + v * VL);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; ++v) acc[i][v] += a[i * a_row] * row[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) {
+            VEC sum = acc[i][v];
+            if (flags & GOES_ON)
+                sum += *(const VEC *)(c + i * ld + v * VL);
+            else
+                sum += bias[i];
+            if (residual != NULL) sum += *(const VEC *)(residual + i * ld + v * VL);
+            if (flags & RECTIFY) sum = POSITIVE(sum);
+            *(VEC *)(c + i * ld + v * VL) = sum;
+        }
+    }
+}
+
+static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *b,
+                                  const ptrdiff_t *rows, ptrdiff_t vectors, T *c, ptrdiff_t ld,
+                                  const T *bias, const T *residual, int flags) {
+#define WIDE(COUNT, A_ROW, A_STEP)                                                               \
+    CAT(convolve_tile, SUFFIX)(COUNT, k, a, A_ROW, A_STEP, b, rows, c, ld, bias, residual, flags)
+#define TILE(A_ROW, A_STEP)             \
+    if (vectors == 1)                   \
+        WIDE(1, A_ROW, A_STEP);         \
+    else if (vectors == 2)              \
+        WIDE(2, A_ROW, A_STEP);         \
+    else                                \
+        WIDE(NV, A_ROW, A_STEP)
+    if (a_row == 1) {
+        TILE(1, MR);
+    } else {
+        TILE(a_row, 1);
+    }
+#undef TILE
+#undef WIDE
+}
+
+/* strip[row][run.at ...] = source[shifts[row] + run.place ...] */
+static void CAT(line_up, SUFFIX)(const T *source, const ptrdiff_t *shifts, ptrdiff_t rows,
+                                 const Run *runs, ptrdiff_t count, T *strip) {
+    for (ptrdiff_t row = 0; row < rows; ++row, strip += NR) {
+        for (const Run *run = runs; run < runs + count; ++run) {
+            const T *from = source + shifts[row] + run->place;
+            T *to = strip + run->at;
+            ptrdiff_t i = 0;
+            for (; i + VL <= run->len; i += VL) *(VEC *)(to + i) = *(const VEC *)(from + i);
+            if (i == run->len) continue;
+            const ptrdiff_t rest = run->len - i;
+            to += i, from += i;
+#pragma GCC unroll 4
+            for (int half = VL / 2; half > 0; half /= 2) {
+                if (rest < half) continue;
+                memcpy(to, from, half * sizeof(T)); /* and once more, to where they end */
+                memcpy(to + rest - half, from + rest - half, half * sizeof(T));
+                break;
+            }
+        }
+    }
+}
+
+/* strip[step][i] = rows[step * ld + i] for i < MR, `count` strips side by side in `rows`. */
+static void CAT(cut_rows, SUFFIX)(const T *rows, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t count,
+                                  T *strips) {
+    for (ptrdiff_t step = 0; step < k; ++step)
+        for (ptrdiff_t s = 0; s < count; ++s)
+            *(ROW *)(strips + (s * k + step) * MR) = *(const ROW *)(rows + step * ld + s * MR);
+}
