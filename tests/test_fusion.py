@@ -173,7 +173,8 @@ def named(net, x):
             lambda net, x: md.nn.Sequential(net.conv, net.norm, md.nn.ReLU(), net.conv)(x),
             ["conv2d_forward", "batch_norm_forward", "conv2d_forward"],
         ),
-        (lambda net, x: F.relu(net.conv(x) + x), ["conv2d_forward", "relu_forward"]),
+        (lambda net, x: F.relu(net.conv(x) + x), ["conv2d_forward"]),
+        (lambda net, x: x + net.conv(x), ["conv2d_forward"]),
         (lambda net, x: F.relu(net.norm(x) * 2), ["batch_norm_forward", "relu_forward"]),
         (lambda net, x: F.relu(net.norm(x) + 2), ["batch_norm_forward", "relu_forward"]),
         (
