@@ -21,17 +21,6 @@ from setuptools.errors import CompileError, LinkError
 
 CPU = Path("minidl/_kernels/cpu")
 SIMD_SOURCES = [str(path) for path in sorted((CPU / "simd").glob("*.c"))]
-USES_SIMD = {
-    "columns",
-    "conv",
-    "conv_weight",
-    "gemm",
-    "norm",
-    "philox",
-    "pool",
-    "winograd",
-    "winograd_weight",
-}
 
 # -fno-math-errno lets sqrt become one instruction; results are unchanged.
 COMPILE_ARGS = ["-O3", "-fno-math-errno", "-ffp-contract=fast", "-std=gnu11"]
@@ -84,7 +73,7 @@ class BuildKernels(build_ext):
             extension.extra_link_args += link_args
         objects = self.compile_simd([*COMPILE_ARGS, *compile_args])
         for extension in self.extensions:
-            if extension.name.rpartition(".")[2] in USES_SIMD:
+            if "from .simd cimport" in Path(extension.sources[0]).with_suffix(".pyx").read_text():
                 extension.extra_objects += objects
         super().build_extensions()
 

@@ -5,6 +5,7 @@ import pytest
 from conftest import oracle
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_cases import assert_same_bits_for_any_threads
 
 import minidl as md
 from minidl._kernels import cpu, reference
@@ -282,6 +283,19 @@ def test_matmul_equals_numpy(sizes, batch, dtype, layouts, seed):
     assert relative_error(cpu.matmul(a, b), expected) <= TOLERANCE[dtype]
     transposed = cpu.matmul(np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2))
     assert relative_error(np.swapaxes(transposed, -1, -2), expected) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("rows", "depth", "cols"), [(1, 5003, 53), (5, 90, 2917), (16, 513, 1025)])
+def test_matmul_of_few_rows_with_a_large_matrix(rows, depth, cols, dtype):
+    generator = np.random.default_rng(rows)
+    a = generator.standard_normal((rows, depth)).astype(dtype)
+    b = generator.standard_normal((depth, cols)).astype(dtype)
+    expected = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
+    by_columns = np.ascontiguousarray(b.T).T
+    for matrix in (b, by_columns):
+        assert relative_error(cpu.matmul(a, matrix), expected) <= TOLERANCE[dtype]
+    assert_same_bits_for_any_threads(lambda: (cpu.matmul(a, b), cpu.matmul(a, by_columns)))
 
 
 def test_wrong_arguments_are_named():

@@ -13,6 +13,7 @@ import minidl._kernels.cpu.columns as column_kernels
 import minidl._kernels.cpu.conv as conv
 import minidl._kernels.cpu.conv_weight as conv_weight
 import minidl._kernels.cpu.gemm as gemm
+import minidl._kernels.cpu.gemm_few_rows as gemm_few_rows
 
 from ..conv_checks import check_channels, check_gradient_shape
 from ..geometry import Padding, Pair, conv_output_size
@@ -34,6 +35,9 @@ __all__ = [
 
 Array = np.ndarray
 
+# Products of up to so many rows with a matrix that comes from memory, not from the cache, have a
+# kernel of their own; it wants as many columns as a strip of any instruction set has.
+FEW_ROWS, FEW_COLUMNS, CACHED_BYTES = 16, 48, 1 << 20
 # Largest buffer of partial sums of a weight gradient.
 MAX_PARTIAL_BYTES = 16 << 20
 
@@ -312,7 +316,11 @@ def matmul(a: Array, b: Array) -> Array:
         return c
     a3 = _unit_stride(a).reshape(-1, *a.shape[-2:])
     b3 = _unit_stride(b).reshape(-1, *b.shape[-2:])
-    gemm.matmul(a3, b3, c.reshape(-1, rows, cols), threads_for(c.size * a.shape[-1]))
+    threads = threads_for(c.size * a.shape[-1])
+    if rows <= FEW_ROWS and len(b3) == 1 and cols >= FEW_COLUMNS and b3.nbytes >= CACHED_BYTES:
+        gemm_few_rows.matmul(np.ascontiguousarray(a3[0]), b3[0], c.reshape(rows, cols), threads)
+    else:
+        gemm.matmul(a3, b3, c.reshape(-1, rows, cols), threads)
     return c
 
 
