@@ -65,7 +65,7 @@ cdef void multiply_tiles(
         for strip in range(strip0, strip1):
             for i in range(a_strips):
                 convolve_tile(
-                    min(<Py_ssize_t>DEPTH, depth - k), packed + (i * depth + k) * mr, mr,
+                    min(<Py_ssize_t>DEPTH, depth - k), packed + (i * depth + k) * mr, 1,
                     b + b_rows[k] + min(strip * nr, cols - nr), b_rows,
                     nr // vector_length(b), tile, nr, zeros, NULL, GOES_ON if k > 0 else 0,
                 )
