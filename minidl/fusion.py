@@ -11,6 +11,10 @@ which every other operation, every change in place and every hook does first, or
 module returns. By then it is known whether somebody still holds a result from within the chain. If
 so, the operations are computed one by one; if not, by one kernel, and what lies between them is
 never written. The graph for `backward` and the bits of the results are the same either way.
+
+Batch normalisation in training needs the moments of a result before it can begin, so it does not
+become part of the chain. But a convolution that still waits can add them up before it lets go of
+its result, if its kernel can do that: see `take_moments`. They may differ in the last bits.
 """
 
 from __future__ import annotations
@@ -28,7 +32,16 @@ if TYPE_CHECKING:
     from .autograd import Function
     from .tensor import Tensor
 
-__all__ = ["Due", "compute_waiting", "extend_waiting", "in_forward", "may_wait", "thread", "wait"]
+__all__ = [
+    "Due",
+    "compute_waiting",
+    "extend_waiting",
+    "in_forward",
+    "may_wait",
+    "take_moments",
+    "thread",
+    "wait",
+]
 
 
 class _Thread(threading.local):
@@ -75,6 +88,16 @@ def compute_waiting() -> None:
         chain.compute()
 
 
+def take_moments(x: Tensor) -> Any:
+    """The moments of x's channels, if it waits and its kernel finds them; otherwise None."""
+    chain = thread.chain
+    if chain is None or chain.last is not x or "moments" not in chain.possible:
+        return None
+    found = chain.moments = []
+    compute_waiting()
+    return found[0] if found else None
+
+
 class Due:
     """In place of an array that is not computed yet: its shape and element type."""
 
@@ -93,6 +116,7 @@ class _Chain:
         self.others: list[Function] = []
         self.possible = first.epilogues  # what the first operation could still take along
         self.residual: Any = None
+        self.moments: list[Any] | None = None  # for those of the last result, if they are wanted
         self.between: list[weakref.ref[Tensor]] = []  # the results, but for the last
         self.last = self._due(first, inputs, first.result_shape(*arrays), arrays[0].dtype)
         self.lock = threading.Lock()  # results may be handed to another thread
@@ -137,6 +161,8 @@ class _Chain:
     def _at_once(self) -> None:
         operands = {"residual": self.residual, "relu": True}
         options = {node.epilogue: operands[node.epilogue] for node in self.others}
+        if self.moments is not None:
+            options["moments"] = self.moments
         y = self.last.stored = self.first.forward(*self.arrays, **options)
         for node in self.others:
             node.adopt(y)

@@ -214,6 +214,7 @@ def conv2d_forward(
     groups: int = 1,
     residual: Any = None,
     relu: bool = False,
+    moments: list[Any] | None = None,
 ) -> ShapeArray:
     window = weight.shape[2:]
     p, q = conv_output_size("conv2d", x.shape[2:], window, stride, padding, dilation)
@@ -284,6 +285,7 @@ def batch_norm_forward(
     eps: float = 1e-5,
     residual: Any = None,
     relu: bool = False,
+    moments: None = None,
 ) -> tuple[ShapeArray, ShapeArray, ShapeArray]:
     statistic = ShapeArray(x.shape[1:2], x.dtype)
     return batch_norm_inference(x, weight, bias, None, None, eps, residual), statistic, statistic

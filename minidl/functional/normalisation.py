@@ -10,6 +10,7 @@ from typing import Any
 
 from .._kernels import kernels_for
 from ..autograd import Function, is_grad_enabled
+from ..fusion import take_moments
 from ..precision import raised
 from ..tensor import Tensor
 from .checks import check_floating, check_images
@@ -23,14 +24,19 @@ class BatchNorm(Function):
     """x (N, C, H, W), weight (C,), bias (C,) -> y (N, C, H, W), by the statistics of the batch.
 
     It also updates `running`, a running mean (C,) and variance (C,), if they are not None.
+    `moments` is what is known of x's mean and variance, from the kernel that computed it.
     """
 
     epilogues = ("residual", "relu")
 
     def __init__(
-        self, eps: float, running: tuple[Tensor | None, Tensor | None], momentum: float
+        self,
+        eps: float,
+        running: tuple[Tensor | None, Tensor | None],
+        momentum: float,
+        moments: Any,
     ) -> None:
-        self.eps, self.running, self.momentum = eps, running, momentum
+        self.eps, self.running, self.momentum, self.moments = eps, running, momentum, moments
 
     def result_shape(self, x: Any, *affine: Any) -> tuple[int, ...]:
         return x.shape
@@ -38,8 +44,9 @@ class BatchNorm(Function):
     def forward(self, x: Any, *affine: Any, **epilogue: Any) -> Any:
         weight, bias = affine or (None, None)
         y, self.mean, self.var = kernels_for(x).batch_norm_forward(
-            x, weight, bias, self.eps, **epilogue
+            x, weight, bias, self.eps, **epilogue, moments=self.moments
         )
+        del self.moments
         self.save(x, weight)
         count = x.size // x.shape[1]
         if count:
@@ -195,7 +202,8 @@ def batch_norm(
         raise ValueError(
             f"batch_norm: training needs more than one value per channel, got input {x.shape}"
         )
-    return BatchNorm(eps, (running_mean, running_var), momentum).apply(x, *affine)
+    running = running_mean, running_var
+    return BatchNorm(eps, running, momentum, take_moments(x)).apply(x, *affine)
 
 
 def _update_running(running: Tensor | None, batch: Any, momentum: float) -> None:

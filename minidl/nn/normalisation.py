@@ -78,7 +78,7 @@ class BatchNorm2d(Module):
             )
         momentum, training = self.momentum, self.training and not self.frozen
         if training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+            self.num_batches_tracked.stored += 1  # not add_(): x may go on waiting, see fusion.py
             if momentum is None:
                 momentum = 1.0 / int(self.num_batches_tracked.data)
         return F.batch_norm(

@@ -217,7 +217,8 @@ static void run_block(unsigned count, size_t dynamic_bytes, Order& order) {
         fibers[t]->index = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
         warps[t / 32].alive |= 1u << t % 32;
     }
-    shared_limit = std::max(DEFAULT_SHARED, dynamic_bytes);
+    // More than the default has to be asked for, which only dynamic memory can be.
+    shared_limit = DEFAULT_SHARED + (dynamic_bytes > DEFAULT_SHARED ? dynamic_bytes : 0);
     current = fibers[0];
     if (dynamic_bytes) dynamic_memory = poisoned(dynamic_bytes);
     std::vector<unsigned> numbers(warps.size()), lanes(32);

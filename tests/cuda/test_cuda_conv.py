@@ -72,7 +72,11 @@ def check(
     rounded = rounded or (lambda array: array)
     wide = rounded(x).astype(float), rounded(weight).astype(float)
     relu = seed % 2 == 1
-    y = cuda.numpy(kernels.conv2d_forward(*on_gpu, cuda.array(bias), **keywords, relu=relu))
+    moments = []
+    y = kernels.conv2d_forward(*on_gpu, cuda.array(bias), **keywords, relu=relu, moments=moments)
+    for found in moments:
+        check_moments(cuda, y, found)
+    y = cuda.numpy(y)
     expected = reference.conv2d_forward(*wide, bias.astype(float), **keywords, relu=relu)
     assert y.dtype == dtype
     assert relative_error(y.astype(float), expected) <= tolerance
@@ -93,6 +97,17 @@ def check(
     assert dw.dtype == dtype
     assert relative_error(dw.astype(float), expected) <= tolerance
     return y, dx, dw
+
+
+def check_moments(cuda, y, moments):
+    """Batch norm takes them for y's mean and variance."""
+    _, mean, var = cuda.numpy(cuda.kernels.batch_norm_forward(y, None, None, moments=moments))
+    exact = cuda.numpy(y).astype(np.longdouble)
+    expected_mean, expected_var = exact.mean((0, 2, 3)), exact.var((0, 2, 3))
+    tolerance = 20 * np.finfo(mean.dtype).eps
+    assert relative_error(mean, expected_mean) <= tolerance
+    size = np.abs(expected_mean) * np.sqrt(expected_var)  # what an error of the means can do
+    assert (np.abs(var - expected_var) <= tolerance * (expected_var + size)).all()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -186,6 +201,37 @@ def test_relu_lets_nan_pass(cuda, algorithm):
     with configured(algorithm):
         y = cuda.module("launch_conv").conv2d_forward(*map(cuda.array, (x, weight)), relu=True)
     np.testing.assert_array_equal(cuda.numpy(y), np.repeat(np.maximum(-x, 0), 9, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "dtype", "filters"),
+    [
+        ("direct", "float32", 9),
+        ("direct", "float64", 9),
+        ("tensor_core", "float32", 70),
+        ("tensor_core", "bfloat16", 9),
+    ],
+)
+def test_moments_survive_a_large_mean(cuda, thread_order, algorithm, filters, dtype):
+    """The last of several slots is not full; sums of squares in float32 would lose all digits."""
+    x, weight = normal(0, 3, 4, 9, 13).astype(dtype), normal(1, filters, 4, 1, 1).astype(dtype)
+    bias = cuda.array(np.full(filters, 1000).astype(dtype))
+    moments = []
+    with configured(algorithm, thread_order, tf32=True):
+        y = cuda.kernels.conv2d_forward(*map(cuda.array, (x, weight)), bias, moments=moments)
+    ((parts, length),) = moments
+    assert parts.shape == (filters, -(-3 * 9 * 13 // length), 2)
+    assert parts.shape[1] > 1
+    check_moments(cuda, y, moments[0])
+
+
+def test_no_moments_where_products_are_not_minidls(cuda):
+    for algorithm in ("im2col", "winograd"):
+        moments = []
+        with configured(algorithm):
+            x, weight = cuda.cupy.ones((2, 9, 5, 5), "f4"), cuda.cupy.ones((9, 9, 3, 3), "f4")
+            cuda.kernels.conv2d_forward(x, weight, moments=moments)
+        assert moments == []
 
 
 def test_cpu_and_gpu_agree(cuda):

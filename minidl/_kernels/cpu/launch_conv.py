@@ -6,6 +6,7 @@ agree) is established here, once.
 
 from functools import lru_cache
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -112,11 +113,12 @@ def conv2d_forward(
     groups: int = 1,
     residual: Array | None = None,
     relu: bool = False,
+    moments: list[Any] | None = None,
 ) -> Array:
     """y[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * x[n, c, p', q'].
 
     (p', q') = (p, q) * stride + (r, s) * dilation - padding, and x is 0 outside the image.
-    `residual` is added to y, and then `relu` cuts y off at 0.
+    `residual` is added to y, and then `relu` cuts y off at 0. `moments` receives none.
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y and residual (N, K, P, Q).
     """

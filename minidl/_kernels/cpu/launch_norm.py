@@ -28,10 +28,12 @@ def batch_norm_forward(
     eps: float = 1e-5,
     residual: Array | None = None,
     relu: bool = False,
+    moments: None = None,
 ) -> tuple[Array, Array, Array]:
     """x (N, C, H, W) -> y, mean (C,) and the biased var (C,); those of an empty batch are zero.
 
-    y = relu(normalised x + residual), both optional; the residual is shaped like x.
+    y = relu(normalised x + residual), both optional; the residual is shaped like x. No convolution
+    finds `moments` here.
     """
     op = "batch_norm"
     x = as_kernel_array(op, "x", x, 4)

@@ -7,8 +7,8 @@
 // Sums are of differences from the channel's first value, or mean, in real<T> for up to four
 // elements and in double beyond: var has an error of a few units in the last place times
 // 1 + ((mean - first value) / deviation)^2, instead of (mean / deviation)^2 for E[x^2] - E[x]^2.
-// Moves 3 elements of memory per element in training (x twice, y) and 2 in inference, 5 backward
-// (dy and x twice, dx); a residual adds 1, ReLU backward 2 (y twice).
+// Moves 3 elements of memory per element in training (x twice, y), 2 where x's convolution has found
+// the moments, and in inference; 5 backward (dy and x twice, dx); a residual adds 1, ReLU backward 2.
 
 #include "common.cuh"
 #include "reductions.cuh"
@@ -161,6 +161,31 @@ __global__ void batch_norm_forward(const T* x, const T* residual, const real<T>*
         }
         Affine<T> channel = affine<T>(weight, bias, slice.channel, middle, spread, eps);
         normalise(x, residual, y, layout, slice, channel, relu);
+    }
+}
+
+// moments (channels, slots, 2): the mean of `length` values, of fewer in the last slot, and the sum
+// of squared differences from it.
+template <typename T>
+__global__ void batch_norm_merge(const real<T>* moments, real<T>* mean, real<T>* var,
+                                 long long channels, long long slots, long long length,
+                                 long long count) {
+    for (long long channel = blockIdx.x; channel < channels; channel += gridDim.x) {
+        const real<T>* slot = moments + 2 * channel * slots;
+        double total = 0, squares = 0;
+        for (long long i = threadIdx.x; i < slots; i += blockDim.x) {
+            total += (double)min(length, count - i * length) * slot[2 * i];
+        }
+        double middle = block_sum(total) / count;
+        for (long long i = threadIdx.x; i < slots; i += blockDim.x) {
+            double distance = slot[2 * i] - middle;
+            squares += slot[2 * i + 1] + min(length, count - i * length) * distance * distance;
+        }
+        squares = block_sum(squares);
+        if (threadIdx.x == 0) {
+            mean[channel] = (real<T>)middle;
+            var[channel] = (real<T>)(squares / count);
+        }
     }
 }
 

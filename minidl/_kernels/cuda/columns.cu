@@ -55,16 +55,14 @@ __global__ void col2im(const T *columns, T *x, Convolution g) {
     }
 }
 
-/* y[row] = y[row] + bias[row mod K], then max(y, 0) if asked for; a row is one plane of y. */
+/* Finishes y, in place; a row is one plane of it. */
 template <typename T>
-__global__ void add_bias(T *y, const T *bias, long long rows, long long filters, long long plane,
-                         bool relu) {
+__global__ void finish(T *y, const T *bias, const T *residual, long long rows, long long filters,
+                       long long plane, bool relu) {
     for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
-        const real<T> b = bias ? real<T>(bias[row % filters]) : real<T>(0);
-        for (long long i = threadIdx.x; i < plane; i += blockDim.x) {
-            const real<T> sum = real<T>(y[row * plane + i]) + b;
-            y[row * plane + i] = T(relu && sum < real<T>(0) ? real<T>(0) : sum);
-        }
+        const int filter = (int)(row % filters);
+        for (long long at = row * plane + threadIdx.x; at < (row + 1) * plane; at += blockDim.x)
+            y[at] = T(finished(real<T>(y[at]), bias, filter, residual, at, relu));
     }
 }
 

@@ -79,6 +79,31 @@ __device__ inline bool inside(const Convolution &g, const Pixel &pixel, const Ta
            (unsigned)(pixel.x + tap.dx) < (unsigned)g.width;
 }
 
+/* A sum with what comes after it: the filter's bias, a residual at the same place, ReLU. */
+template <typename T>
+__device__ inline real<T> finished(real<T> sum, const T *bias, int filter, const T *residual,
+                                   long long place, bool relu) {
+    if (bias) sum += real<T>(bias[filter]);
+    if (residual) sum += real<T>(residual[place]);
+    return relu && sum < real<T>(0) ? real<T>(0) : sum; /* NaN stays */
+}
+
+/* Where Moments of epilogue.py has a filter's slot: mean, and sum of squared differences from it. */
+template <typename T>
+__device__ inline void write_moments(real<T> *moments, int filter, long long slots, long long slot,
+                                     real<T> mean, real<T> squares) {
+    real<T> *at = moments + 2 * (filter * slots + slot);
+    at[0] = mean;
+    at[1] = squares;
+}
+
+/* The sum of what LANES neighbouring lanes of a warp hold; each of them gets it. */
+template <int LANES, typename R> __device__ inline R sum_of_lanes(R value) {
+    for (int distance = LANES / 2; distance > 0; distance /= 2)
+        value += __shfl_xor_sync(0xffffffffu, value, distance);
+    return value;
+}
+
 /* Offset of a group's channel 0 from the image's channel 0. */
 __device__ inline long long group_in_source(const Convolution &g, int group) {
     return (long long)group * g.channels * g.height * g.width;

@@ -41,9 +41,11 @@ __device__ inline void multiply(const A (*left)[BM + 4], const A (*right)[BN + 4
 /* Row (or column) of the tile to which a thread's i-th sum belongs. */
 __device__ inline int place(int i, int thread) { return 64 * (i / 4) + 4 * thread + i % 4; }
 
+/* `moments`, if not null, are those of the filters in each tile, (filters, tiles of pixels, 2). */
 template <typename T, int BM, int BN>
 __global__ void __launch_bounds__(THREADS) convolve(const T *source, const T *weight, const T *bias,
-                                                    T *target, Convolution g, bool relu) {
+                                                    const T *residual, T *target, real<T> *moments,
+                                                    Convolution g, bool relu) {
     typedef real<T> A;
     __shared__ __align__(16) A left[2][BK][BM + 4];
     __shared__ __align__(16) A right[2][BK][BN + 4];
@@ -102,16 +104,36 @@ __global__ void __launch_bounds__(THREADS) convolve(const T *source, const T *we
         for (int n = 0; n < BN / 16; ++n) {
             const long long index = pixel0 + place(n, tx);
             if (index >= pixels) continue;
-            T *out = target + group_in_target(g, group) + pixel_at(g, index).target;
+            const long long first = group_in_target(g, group) + pixel_at(g, index).target;
 #pragma unroll
             for (int m = 0; m < BM / 16; ++m) {
                 const int filter = filter0 + place(m, ty);
                 if (filter >= g.filters) continue;
-                A y = sums[m][n];
-                if (bias) y += A(bias[group * g.filters + filter]);
-                if (relu && y < A(0)) y = A(0);
-                out[(long long)filter * g.out_height * g.out_width] = T(y);
+                const long long at = first + (long long)filter * g.out_height * g.out_width;
+                const T y = T(finished(sums[m][n], bias, group * g.filters + filter, residual, at,
+                                       relu));
+                target[at] = y;
+                sums[m][n] = A(y);
             }
+        }
+        if (!moments) continue;
+        const int count = (int)(pixels - pixel0 < BN ? pixels - pixel0 : BN);
+#pragma unroll
+        for (int m = 0; m < BM / 16; ++m) {
+            A total = 0, squares = 0;
+#pragma unroll
+            for (int n = 0; n < BN / 16; ++n) total += place(n, tx) < count ? sums[m][n] : A(0);
+            const A mean = sum_of_lanes<16>(total) / count;
+#pragma unroll
+            for (int n = 0; n < BN / 16; ++n) {
+                const A distance = place(n, tx) < count ? sums[m][n] - mean : A(0);
+                squares += distance * distance;
+            }
+            squares = sum_of_lanes<16>(squares);
+            const int filter = filter0 + place(m, ty);
+            if (tx == 0 && filter < g.filters)
+                write_moments<T>(moments, group * g.filters + filter, pixel_tiles, pixel0 / BN,
+                                 mean, squares);
         }
     }
 }
@@ -195,8 +217,8 @@ __global__ void __launch_bounds__(THREADS) correlate(const T *dy, const T *x, re
 
 /* One output a thread. */
 template <typename T>
-__global__ void convolve_narrow(const T *source, const T *weight, const T *bias, T *target,
-                                Convolution g, bool relu) {
+__global__ void convolve_narrow(const T *source, const T *weight, const T *bias, const T *residual,
+                                T *target, Convolution g, bool relu) {
     const int plane = g.rows * g.cols, filters = g.groups * g.filters;
     const long long size = (long long)g.n * filters * plane;
     for (long long item = first_index(); item < size; item += index_step()) {
@@ -215,9 +237,8 @@ __global__ void convolve_narrow(const T *source, const T *weight, const T *bias,
                     if (inside(g, pixel, tap))
                         sum += real<T>(weights[tap.weight]) * real<T>(channel[tap.source]);
                 }
-        if (bias) sum += real<T>(bias[filter]);
-        if (relu && sum < real<T>(0)) sum = real<T>(0);
-        target[pixel.target + (long long)filter * g.out_height * g.out_width] = T(sum);
+        const long long at = pixel.target + (long long)filter * g.out_height * g.out_width;
+        target[at] = T(finished(sum, bias, filter, residual, at, relu));
     }
 }
 

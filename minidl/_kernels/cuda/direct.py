@@ -6,6 +6,7 @@ import cupy as cp
 import numpy as np
 
 from .convolution_geometry import forward_geometry, input_grad_geometries
+from .epilogue import Epilogue, Moments
 from .im2col_product import COLUMNS
 from .modules import ELEMENT_TYPES, KernelFile, striding
 from .window import Window
@@ -37,10 +38,10 @@ def is_narrow(filters: int) -> bool:
     return filters <= 8
 
 
-def forward(x: Any, weight: Any, bias: Any | None, y: Any, window: Window, relu: bool) -> None:
-    """y = max(convolution + bias, 0) in one kernel."""
+def forward(x: Any, weight: Any, y: Any, window: Window, epilogue: Epilogue) -> None:
+    """Everything in one kernel."""
     geometry = forward_geometry(x.shape, weight.shape, y.shape[2:], *window)
-    _convolve(x, weight, bias, y, geometry, relu)
+    _convolve(x, weight, y, geometry, epilogue)
 
 
 def input_grad(dy: Any, weight: Any, dx: Any, window: Window) -> None:
@@ -50,7 +51,7 @@ def input_grad(dy: Any, weight: Any, dx: Any, window: Window) -> None:
     if len(geometries) < min(stride_h, dx.shape[2]) * min(stride_w, dx.shape[3]):
         dx.fill(0)
     for geometry in geometries:
-        _convolve(dy, weight, None, dx, geometry, False)
+        _convolve(dy, weight, dx, geometry, Epilogue())
 
 
 def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
@@ -64,7 +65,7 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
         return
     size = _tile_size(filters, columns, groups)
     tiles = _tiles(filters, columns, groups, size)
-    single = np.dtype(np.float64 if dw.dtype == np.float64 else np.float32)
+    single = _single(dw.dtype)
     room = PART_BYTES // (dw.size * single.itemsize)
     wanted = max(-(-pixels // MOST_PIXELS), min(WANTED_TILES // tiles, pixels // PART_PIXELS, room))
     part_pixels = -(-pixels // wanted // STEP) * STEP
@@ -77,18 +78,29 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
 
 
 def _convolve(
-    source: Any, weight: Any, bias: Any | None, target: Any, geometry: np.ndarray, relu: bool
+    source: Any, weight: Any, target: Any, geometry: np.ndarray, epilogue: Epilogue
 ) -> None:
     filters, groups = int(geometry["filters"]), int(geometry["groups"])
     pixels = int(geometry["n"]) * int(geometry["rows"]) * int(geometry["cols"])
-    args = (source, weight, bias, target, geometry, relu)
+    bias, residual, relu, moments = epilogue
+    args: tuple[Any, ...] = (source, weight, bias, residual, target, geometry, relu)
     if is_narrow(filters):
         grid = striding(pixels * filters * groups)
         DIRECT.launch("convolve_narrow<T>", source.dtype, grid, args)
         return
     size = _tile_size(filters, pixels, groups)
+    parts = None
+    if moments is not None:
+        parts = cp.empty((target.shape[1], -(-pixels // size), 2), _single(source.dtype))
+        moments.append(Moments(parts, size))
+    args = (source, weight, bias, residual, target, parts, geometry, relu)
     grid = striding(_tiles(filters, pixels, groups, size) * THREADS)
     DIRECT.launch(f"convolve<T, {size}, {size}>", source.dtype, grid, args)
+
+
+def _single(dtype: np.dtype) -> np.dtype:
+    """The dtype of sums."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
 def _tiles(rows: int, cols: int, groups: int, size: int) -> int:

@@ -10,11 +10,12 @@ import cupy as cp
 import numpy as np
 
 from .convolution_geometry import forward_geometry
+from .epilogue import Epilogue
 from .modules import ELEMENT_TYPES, KernelFile, striding
 from .products import multiply
 from .window import Window
 
-__all__ = ["COLUMNS", "add_bias", "col2im", "forward", "im2col", "input_grad", "weight_grad"]
+__all__ = ["COLUMNS", "col2im", "forward", "im2col", "input_grad", "weight_grad"]
 
 # Bytes of columns at once. They are written and read again: what stays in the second-level cache
 # of a large GPU costs no bandwidth, but small products do not fill it.
@@ -26,7 +27,7 @@ COLUMNS = KernelFile(
     "columns.cu",
     "im2col<T>",
     "col2im<T>",
-    "add_bias<T>",
+    "finish<T>",
     "sum_parts<T>",
     dtypes=tuple(ELEMENT_TYPES),
 )
@@ -51,17 +52,7 @@ def col2im(
     COLUMNS.launch("col2im<T>", x.dtype, striding(x.size), (columns, x, geometry))
 
 
-def add_bias(y: Any, bias: Any | None, relu: bool) -> None:
-    """y (N, K, P, Q) += bias (K,), then max(y, 0), in place; nothing if there is neither."""
-    if bias is None and not relu:
-        return
-    n, k, p, q = y.shape
-    threads = 256 if p * q > 128 else 64
-    grid = ((min(n * k, 1 << 20),), (threads,))
-    COLUMNS.launch("add_bias<T>", y.dtype, grid, (y, bias, n * k, k, p * q, relu))
-
-
-def forward(x: Any, weight: Any, bias: Any | None, y: Any, window: Window, relu: bool) -> None:
+def forward(x: Any, weight: Any, y: Any, window: Window, epilogue: Epilogue) -> None:
     """Columns of x, then y = weight @ columns, a group at a time."""
     groups, filters = window.groups, _filters(weight, window)
     for images, buffer in _chunks(x, weight.shape, y.shape[2:], window):
@@ -69,7 +60,7 @@ def forward(x: Any, weight: Any, bias: Any | None, y: Any, window: Window, relu:
         parts, results = _by_group(columns, groups), _by_group(y[images], groups)
         for group in range(groups):
             multiply(filters[group][None], parts[:, group], results[:, group])
-    add_bias(y, bias, relu)
+    _finish(y, epilogue)
 
 
 def input_grad(dy: Any, weight: Any, dx: Any, window: Window) -> None:
@@ -107,6 +98,17 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
                 multiply(left, right, sums[: len(left), group], accumulate=begun)
             begun = True
     COLUMNS.launch("sum_parts<T>", dw.dtype, striding(dw.size), (sums, dw, dw.size, side_by_side))
+
+
+def _finish(y: Any, epilogue: Epilogue) -> None:
+    """The epilogue on y (N, K, P, Q), in place; nothing if there is none."""
+    bias, residual, relu, _ = epilogue
+    if bias is None and residual is None and not relu:
+        return
+    n, k, p, q = y.shape
+    threads = 256 if p * q > 128 else 64
+    grid = ((min(n * k, 1 << 20),), (threads,))
+    COLUMNS.launch("finish<T>", y.dtype, grid, (y, bias, residual, n * k, k, p * q, relu))
 
 
 def _geometry(

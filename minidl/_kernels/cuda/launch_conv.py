@@ -14,7 +14,7 @@ from ..geometry import Padding, Pair, conv_output_size
 from . import direct, im2col_product, tensor_core, winograd
 from .checks import as_kernel_array, has_shape, same_dtype
 from .conv_choice import choose
-from .launch_elementwise import relu_forward
+from .epilogue import Epilogue
 from .products import multiply
 from .window import Window
 
@@ -45,11 +45,13 @@ def conv2d_forward(
     groups: int = 1,
     residual: Any | None = None,
     relu: bool = False,
+    moments: list[Any] | None = None,
 ) -> Any:
     """y[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * x[n, c, p', q'].
 
     (p', q') = (p, q) * stride + (r, s) * dilation - padding, and x is 0 outside the image.
-    `residual` is added to y, and then `relu` cuts y off at 0.
+    `residual` is added to y, and then `relu` cuts y off at 0. If a list is given for `moments`, the
+    kernels of direct.cu and tensor_core.cu append Moments of y for `batch_norm_forward`.
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y and residual (N, K, P, Q).
     """
@@ -71,11 +73,8 @@ def conv2d_forward(
     if y.size:
         window = Window(stride, padding, dilation, groups)
         way = WAYS[choose(x.dtype.name, x.shape, weight.shape, y.shape, window)]
-        way.forward(x, weight, bias, y, window, relu and residual is None)
-    if residual is None:
-        return y
-    y += residual
-    return relu_forward(y) if relu else y
+        way.forward(x, weight, y, window, Epilogue(bias, residual, relu, moments))
+    return y
 
 
 def conv2d_input_grad(

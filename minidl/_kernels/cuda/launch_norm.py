@@ -6,6 +6,7 @@ import cupy as cp
 import numpy as np
 
 from .checks import as_kernel_array, has_shape, same_dtype
+from .epilogue import Moments
 from .modules import ELEMENT_TYPES, KernelFile, striding, striding_blocks
 
 __all__ = [
@@ -26,6 +27,7 @@ CHANNELS = 16  # of local response norm that a thread walks through, as in the k
 BATCH_NORM = KernelFile(
     "batch_norm.cu",
     "batch_norm_moments<T>",
+    "batch_norm_merge<T>",
     "batch_norm_forward<T>",
     "batch_norm_inference<T>",
     "batch_norm_gradient_sums<T>",
@@ -47,15 +49,21 @@ def batch_norm_forward(
     eps: float = 1e-5,
     residual: Array | None = None,
     relu: bool = False,
+    moments: Moments | None = None,
 ) -> tuple[Array, Array, Array]:
     """x (N, C, H, W) -> y, mean (C,) and the biased var (C,); those of an empty batch are zero.
 
     y = relu(normalised x + residual), both optional; the residual is shaped like x. What belongs
-    to channels is float32 where x is float16 or bfloat16.
+    to channels is float32 where x is float16 or bfloat16. With the `moments` that `conv2d_forward`
+    found, x is read once instead of twice.
     """
     op = "batch_norm"
     x = as_kernel_array(op, "x", x, 4)
-    y, c, real = cp.empty(x.shape, x.dtype), x.shape[1], _real(x)
+    c, real = x.shape[1], _real(x)
+    if moments is not None:
+        mean, var = _merged(op, moments, x)
+        return batch_norm_inference(x, weight, bias, mean, var, eps, residual, relu), mean, var
+    y = cp.empty(x.shape, x.dtype)
     residual = None if residual is None else _like_input(op, "residual", residual, x)
     weight, bias = _statistic(op, "weight", weight, x), _statistic(op, "bias", bias, x)
     if x.size == 0:
@@ -169,6 +177,17 @@ def _launch_local_response(
     n, c, h, w = x.shape
     grid = striding(n * -(-c // CHANNELS) * h * w)
     LOCAL_RESPONSE.launch(kernel, x.dtype, grid, (*images, n, c, h * w, *numbers))
+
+
+def _merged(op: str, moments: Moments, x: Array) -> tuple[Array, Array]:
+    """The mean and var (C,) of x from its moments in slots."""
+    c, count = x.shape[1], x.size // x.shape[1]
+    slots = -(-count // moments.length)
+    has_shape(op, "moments", moments.parts, (c, slots, 2))
+    mean, var = cp.empty(c, _real(x)), cp.empty(c, _real(x))
+    args = (moments.parts, mean, var, c, slots, moments.length, count)
+    BATCH_NORM.launch("batch_norm_merge<T>", x.dtype, striding_blocks(c, THREADS), args)
+    return mean, var
 
 
 def _slices(x: Array) -> tuple[tuple[int, ...], Any]:

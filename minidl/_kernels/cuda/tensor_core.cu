@@ -87,11 +87,59 @@ __device__ inline void multiply_strip(Sums &sums, const unsigned *left, const un
     }
 }
 
-/* target = source * weight + bias over a lattice; both staged. BM x BN is 128 x 128 or 64 x 256. */
+/* A Pixel of staged images in fewer registers: its row is counted through all images. */
+struct Place { int row, y, x; };
+
+__device__ inline Place place_of(const Convolution &g, const Pixel &pixel) {
+    return {(int)((pixel.source - pixel.x) / g.width), pixel.y, pixel.x};
+}
+
+/* The moments of a tile's rows, of which `filters` exist, over the first `count` of BN columns:
+ * those of each warp's 32 columns, then merged. */
 template <typename T, int BM, int BN>
-__global__ void __launch_bounds__(THREADS) convolve_staged(const T *source, const T *weights,
-                                                           const T *bias, T *target, Convolution g,
-                                                           long long padded, bool relu) {
+__device__ inline void tile_moments(const Sums &sums, int count, float *moments, int filters,
+                                    long long slots, long long slot) {
+    __shared__ float means[BN / 32][BM];
+    __shared__ float squares[BN / 32][BM];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, strip = warp % (BN / 32);
+    const int row0 = warp / (BN / 32) * 64 + lane / 4, left = count - strip * 32;
+    const float share = 1.0f / (left < 1 ? 1 : left < 32 ? left : 32);
+#pragma unroll
+    for (int m = 0; m < 8; ++m) {
+        float total = 0, squared = 0;
+#pragma unroll
+        for (int n = 0; n < 8; ++n)
+            if (8 * (n / 2) + 2 * (lane % 4) + n % 2 < left)
+                total += sums[m / 2][n / 2][2 * (m % 2) + n % 2];
+        const float mean = sum_of_lanes<4>(total) * share;
+#pragma unroll
+        for (int n = 0; n < 8; ++n) {
+            const float distance = sums[m / 2][n / 2][2 * (m % 2) + n % 2] - mean;
+            if (8 * (n / 2) + 2 * (lane % 4) + n % 2 < left) squared += distance * distance;
+        }
+        squared = sum_of_lanes<4>(squared);
+        if (lane % 4 == 0) means[strip][row0 + 8 * m] = mean, squares[strip][row0 + 8 * m] = squared;
+    }
+    __syncthreads();
+    const int row = threadIdx.x;
+    if (row >= BM || row >= filters) return;
+    float mean = 0, squared = 0;
+    for (int w = 0; 32 * w < count; ++w) mean += means[w][row] * min(32, count - 32 * w);
+    mean /= count;
+    for (int w = 0; 32 * w < count; ++w) {
+        const float distance = means[w][row] - mean;
+        squared += squares[w][row] + min(32, count - 32 * w) * distance * distance;
+    }
+    write_moments<T>(moments, row, slots, slot, mean, squared);
+}
+
+/* target = source * weight + bias + residual over a lattice; source and weight are staged.
+ * `moments`, if not null, are those of the filters in each tile, (filters, tiles of pixels, 2).
+ * BM x BN is 128 x 128 or 64 x 256. */
+template <typename T, int BM, int BN>
+__global__ void __launch_bounds__(THREADS, 2)
+    convolve_staged(const T *source, const T *weights, const T *bias, const T *residual, T *target,
+                    float *moments, Convolution g, long long padded, bool relu) {
     extern __shared__ __align__(16) unsigned strips[];
     const int elements = 16 / (int)sizeof(T), chunks = (int)padded / elements; /* of a tap */
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
@@ -111,12 +159,12 @@ __global__ void __launch_bounds__(THREADS) convolve_staged(const T *source, cons
         const int group = (int)(tile / filter_tiles / pixel_tiles);
         const T *filters = weights + (long long)group * g.filters * weight_row;
         const T *images = source + group * image;
-        Pixel pixel[BN / 64];
+        Place place[BN / 64];
 #pragma unroll
         for (int i = 0; i < BN / 64; ++i) {
             const long long index = pixel0 + row + 64 * i;
-            pixel[i] = pixel_at(single, index < pixels ? index : 0);
-            if (index >= pixels) pixel[i].y = -(1 << 30); /* never inside */
+            place[i] = place_of(g, pixel_at(single, index < pixels ? index : 0));
+            if (index >= pixels) place[i].y = -(1 << 30); /* never inside */
         }
         Sums sums = {};
         int tap_i = 0, tap_j = 0, at = chunk; /* what this thread copies next: tap, chunk of it */
@@ -139,8 +187,11 @@ __global__ void __launch_bounds__(THREADS) convolve_staged(const T *source, cons
             const Tap tap = tap_at(single, 0, tap_i, tap_j);
 #pragma unroll
             for (int i = 0; i < BN / 64; ++i) {
-                const bool in = exists && inside(g, pixel[i], tap);
-                const long long offset = (pixel[i].source + tap.source) * padded + at * elements;
+                const bool in = exists && (unsigned)(place[i].y + tap.dy) < (unsigned)g.height &&
+                                (unsigned)(place[i].x + tap.dx) < (unsigned)g.width;
+                const long long pixel =
+                    (long long)(place[i].row + tap.dy) * g.width + place[i].x + tap.dx;
+                const long long offset = pixel * padded + at * elements;
                 copy_async(right + 64 * i * PITCH, images + (in ? offset : 0), in);
             }
             at += CHUNKS;
@@ -166,17 +217,23 @@ __global__ void __launch_bounds__(THREADS) convolve_staged(const T *source, cons
             for (int side = 0; side < 2; ++side) {
                 const long long index = pixel0 + warp_col + 8 * n + 2 * (lane % 4) + side;
                 if (index >= pixels) continue;
-                T *out = target + group_in_target(g, group) + pixel_at(g, index).target;
+                const long long first = group_in_target(g, group) + pixel_at(g, index).target;
 #pragma unroll
                 for (int m = 0; m < 8; ++m) {
                     const int filter = filter0 + warp_row + 8 * m + lane / 4;
                     if (filter >= g.filters) continue;
-                    float y = sums[m / 2][n][2 * (m % 2) + side];
-                    if (bias) y += float(bias[group * g.filters + filter]);
-                    if (relu && y < 0.0f) y = 0.0f;
-                    out[(long long)filter * g.out_height * g.out_width] = T(y);
+                    const long long at = first + (long long)filter * g.out_height * g.out_width;
+                    float &sum = sums[m / 2][n][2 * (m % 2) + side];
+                    const T y =
+                        T(finished(sum, bias, group * g.filters + filter, residual, at, relu));
+                    target[at] = y;
+                    sum = float(y);
                 }
             }
+        if (moments)
+            tile_moments<T, BM, BN>(sums, (int)(pixels - pixel0 < BN ? pixels - pixel0 : BN),
+                                    moments + 2 * (group * g.filters + filter0) * pixel_tiles,
+                                    g.filters - filter0, pixel_tiles, pixel0 / BN);
     }
 }
 

@@ -6,6 +6,7 @@ import cupy as cp
 import numpy as np
 
 from .convolution_geometry import forward_geometry, input_grad_geometries
+from .epilogue import Epilogue, Moments
 from .modules import KernelFile, striding
 from .window import Window
 
@@ -29,10 +30,10 @@ WANTED_TILES, PART_BYTES, PART_PIXELS = 264, 64 << 20, 512
 MOST_PIXELS = 1 << 30
 
 
-def forward(x: Any, weight: Any, bias: Any | None, y: Any, window: Window, relu: bool) -> None:
-    """Copies with channels last, then y = max(convolution + bias, 0) in one kernel."""
+def forward(x: Any, weight: Any, y: Any, window: Window, epilogue: Epilogue) -> None:
+    """Copies with channels last, then everything in one kernel."""
     geometry = forward_geometry(x.shape, weight.shape, y.shape[2:], *window)
-    _convolve(_channels_last(x, window.groups), weight, bias, y, geometry, relu)
+    _convolve(_channels_last(x, window.groups), weight, y, geometry, epilogue)
 
 
 def input_grad(dy: Any, weight: Any, dx: Any, window: Window) -> None:
@@ -43,7 +44,7 @@ def input_grad(dy: Any, weight: Any, dx: Any, window: Window) -> None:
         dx.fill(0)
     staged = _channels_last(dy, window.groups)
     for geometry in geometries:
-        _convolve(staged, weight, None, dx, geometry, False)
+        _convolve(staged, weight, dx, geometry, Epilogue())
 
 
 def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
@@ -72,7 +73,7 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
 
 
 def _convolve(
-    staged: Any, weight: Any, bias: Any | None, target: Any, geometry: np.ndarray, relu: bool
+    staged: Any, weight: Any, target: Any, geometry: np.ndarray, epilogue: Epilogue
 ) -> None:
     filters, groups = int(geometry["filters"]), int(geometry["groups"])
     taps = int(geometry["window_rows"]) * int(geometry["window_cols"])
@@ -82,12 +83,17 @@ def _convolve(
     args: tuple[Any, ...] = (weight, weights, geometry, padded)
     TENSOR_CORE.launch("taps_outside<T>", weight.dtype, striding(weights.size), args)
     rows, cols = _tile(filters)
-    tiles = -(-filters // rows) * -(-pixels // cols) * groups
+    slots = -(-pixels // cols)
+    bias, residual, relu, moments = epilogue
+    parts = None
+    if moments is not None:
+        parts = cp.empty((target.shape[1], slots, 2), np.float32)
+        moments.append(Moments(parts, cols))
     TENSOR_CORE.launch(
         f"convolve_staged<T, {rows}, {cols}>",
         weight.dtype,
-        striding(tiles * THREADS),
-        (staged, weights, bias, target, geometry, padded, relu),
+        striding(-(-filters // rows) * slots * groups * THREADS),
+        (staged, weights, bias, residual, target, parts, geometry, padded, relu),
         shared_bytes=STAGES * (rows + cols) * PITCH * 4,
     )
 

@@ -9,6 +9,7 @@
  * registers; neighbouring threads have neighbouring tiles, and store next to each other.
  */
 #include "common.cuh"
+#include "convolution.cuh"
 
 #define A1 0.75f
 #define B1 1.5f
@@ -109,12 +110,11 @@ __global__ void transform_input(const T *x, T *tiles, long long n, long long c, 
     }
 }
 
-/* y[n, k, 4 i.., 4 j..] = A' m A + bias, then max(y, 0) if asked for;
- * m = products[:, k, (n, i, j)]. */
+/* y[n, k, 4 i.., 4 j..] = A' m A, finished; m = products[:, k, (n, i, j)]. */
 template <typename T>
-__global__ void transform_output(const T *products, const T *bias, T *y, long long n, long long k,
-                                 long long height, long long width, long long rows, long long cols,
-                                 bool relu) {
+__global__ void transform_output(const T *products, const T *bias, const T *residual, T *y,
+                                 long long n, long long k, long long height, long long width,
+                                 long long rows, long long cols, bool relu) {
     const long long grid = rows * cols, row_length = n * grid;
     for (long long item = first_index(); item < k * row_length; item += index_step()) {
         const long long filter = item / row_length, tile = item - filter * row_length;
@@ -127,15 +127,14 @@ __global__ void transform_output(const T *products, const T *bias, T *y, long lo
         for (int j = 0; j < 6; ++j) output_1d<4>(m + j, 6, half + j, 6);
 #pragma unroll
         for (int i = 0; i < 4; ++i) output_1d<4>(half + 6 * i, 1, out + 4 * i, 1);
-        T *target = y + ((image * k + filter) * height + y0) * width + x0;
-        const float b = bias ? bias[filter] : 0.0f;
+        const long long first = ((image * k + filter) * height + y0) * width + x0;
 #pragma unroll
         for (int i = 0; i < 4; ++i)
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                const float value = out[4 * i + j] + b;
+                const long long at = first + i * width + j;
                 if (y0 + i < height && x0 + j < width)
-                    target[i * width + j] = relu && value < 0.0f ? 0.0f : value;
+                    y[at] = finished(out[4 * i + j], bias, (int)filter, residual, at, relu);
             }
     }
 }

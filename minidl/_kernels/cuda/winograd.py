@@ -8,6 +8,7 @@ from typing import Any
 
 import cupy as cp
 
+from .epilogue import Epilogue
 from .modules import KernelFile, striding
 from .products import multiply
 from .window import Window
@@ -28,14 +29,15 @@ WORKSPACE = 256 << 20
 VALUES = 36  # of a tile
 
 
-def forward(x: Any, weight: Any, bias: Any | None, y: Any, window: Window, relu: bool) -> None:
-    """Transform, multiply, transform back, with bias and ReLU."""
-    _convolve(x, weight, bias, y, (window.padding[0], window.padding[2]), False, relu)
+def forward(x: Any, weight: Any, y: Any, window: Window, epilogue: Epilogue) -> None:
+    """Transform, multiply, transform back, with bias, residual and ReLU."""
+    _convolve(x, weight, y, (window.padding[0], window.padding[2]), False, epilogue)
 
 
 def input_grad(dy: Any, weight: Any, dx: Any, window: Window) -> None:
     """A forward pass with windows turned by half a circle and channels swapped."""
-    _convolve(dy, weight, None, dx, (2 - window.padding[0], 2 - window.padding[2]), True, False)
+    before = 2 - window.padding[0], 2 - window.padding[2]
+    _convolve(dy, weight, dx, before, True, Epilogue())
 
 
 def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
@@ -67,11 +69,10 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
 def _convolve(
     x: Any,
     weight: Any,
-    bias: Any | None,
     y: Any,
     before: tuple[int, int],
     turned: bool,
-    relu: bool,
+    epilogue: Epilogue,
 ) -> None:
     """y (N, K, P, Q) from x (N, C, H, W); weight (K, C, 3, 3), or (C, K, 3, 3) if `turned`."""
     (n, c, h, w), (k, p, q) = x.shape, y.shape[1:]
@@ -86,7 +87,9 @@ def _convolve(
         args = (x[images], tiles, count, c, h, w, *before, rows, cols)
         WINOGRAD.launch("transform_input<T>", x.dtype, striding(tiles[0].size), args)
         multiply(filters, tiles, products, allow_tf32=False)
-        args = (products, bias, y[images], count, k, p, q, rows, cols, relu)
+        residual = None if epilogue.residual is None else epilogue.residual[images]
+        args = (products, epilogue.bias, residual, y[images], count, k, p, q, rows, cols,
+                epilogue.relu)  # fmt: skip
         WINOGRAD.launch("transform_output<T>", x.dtype, striding(products[0].size), args)
 
 

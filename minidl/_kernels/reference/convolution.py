@@ -1,11 +1,13 @@
 """Convolution as a matrix product of the weight and the image's columns."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from ..geometry import Padding, Pair, conv_output_size
 from .elementwise import relu_forward
+from .normalisation import moments_of
 
 __all__ = [
     "col2im",
@@ -89,6 +91,7 @@ def conv2d_forward(
     groups: int = 1,
     residual: np.ndarray | None = None,
     relu: bool = False,
+    moments: list[Any] | None = None,
 ) -> np.ndarray:
     """Slide every filter over the image: y[n, k] = sum over c, r, s of weight[k, c, r, s] * x.
 
@@ -96,8 +99,10 @@ def conv2d_forward(
     not flipped (cross-correlation), as everywhere in deep learning. With groups, the k-th group of
     filters sees only the k-th group of channels (Krizhevsky et al. 2012, section 3.5). `residual`
     (N, K, P, Q), what a residual block adds, comes on top, and then `relu` cuts the sum off at 0,
-    as passes of their own would. Source: LeCun et al. (1998), "Gradient-based learning applied to
-    document recognition", section II.
+    as passes of their own would. An implementation that can tell the moments of y's channels while
+    it computes y appends them, in a form of its own, to `moments` if that is a list:
+    `batch_norm_forward` need not look for them again. Source: LeCun et al. (1998), "Gradient-based
+    learning applied to document recognition", section II.
 
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
     >>> conv2d_forward(x, np.ones((1, 1, 2, 2)))
@@ -114,7 +119,10 @@ def conv2d_forward(
         y = y + bias[:, None, None]
     if residual is not None:
         y = y + residual
-    return relu_forward(y) if relu else y
+    y = relu_forward(y) if relu else y
+    if moments is not None and y.size:
+        moments.append(moments_of(y))
+    return y
 
 
 def conv2d_input_grad(

@@ -1,5 +1,7 @@
 """Batch normalisation and local response normalisation."""
 
+from typing import Any
+
 import numpy as np
 
 from .elementwise import relu_backward, relu_forward
@@ -13,6 +15,14 @@ __all__ = [
 ]
 
 
+def moments_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the biased variance (C,) of every channel, summed in double precision."""
+    exact = np.promote_types(x.dtype, np.float64)
+    count = max(len(x) * x.shape[2] * x.shape[3], 1)  # an empty batch divides zero by one
+    mean = x.sum(axis=(0, 2, 3), dtype=exact) / count  # (C,)
+    return mean, np.square(x - _channels(mean)).sum(axis=(0, 2, 3)) / count
+
+
 def batch_norm_forward(
     x: np.ndarray,
     weight: np.ndarray | None,
@@ -20,6 +30,7 @@ def batch_norm_forward(
     eps: float = 1e-5,
     residual: np.ndarray | None = None,
     relu: bool = False,
+    moments: Any = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Normalise every channel over the batch and the image; return y, mean (C,) and var (C,).
 
@@ -27,7 +38,8 @@ def batch_norm_forward(
     weight and bias are (C,); None stands for ones and zeros. `residual` (N, C, H, W), what a
     shortcut brings, is added to y, and `relu` is applied last (He et al. 2015, figure 2): passes
     over memory that the layers would take one by one. The statistics are summed in double
-    precision or better. Those of an empty batch are zero. Source: Ioffe and Szegedy (2015), "Batch
+    precision or better, or taken from `moments`, what `conv2d_forward` found of x. Those of an
+    empty batch are zero. Source: Ioffe and Szegedy (2015), "Batch
     normalization", algorithm 1.
 
     >>> x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
@@ -35,11 +47,7 @@ def batch_norm_forward(
     >>> y.ravel(), mean, var
     (array([-1.,  1.]), array([2.]), array([1.]))
     """
-    exact = np.promote_types(x.dtype, np.float64)
-    count = max(len(x) * x.shape[2] * x.shape[3], 1)  # an empty batch divides zero by one
-    mean = x.sum(axis=(0, 2, 3), dtype=exact) / count  # (C,)
-    var = np.square(x - _channels(mean)).sum(axis=(0, 2, 3)) / count  # (C,)
-    mean, var = mean.astype(x.dtype), var.astype(x.dtype)
+    mean, var = (moment.astype(x.dtype) for moment in moments or moments_of(x))
     return batch_norm_inference(x, weight, bias, mean, var, eps, residual, relu), mean, var
 
 
