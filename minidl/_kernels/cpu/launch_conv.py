@@ -12,6 +12,7 @@ import numpy as np
 
 import minidl._kernels.cpu.columns as column_kernels
 import minidl._kernels.cpu.conv as conv
+import minidl._kernels.cpu.conv_grouped as conv_grouped
 import minidl._kernels.cpu.conv_weight as conv_weight
 import minidl._kernels.cpu.gemm as gemm
 import minidl._kernels.cpu.gemm_few_rows as gemm_few_rows
@@ -39,6 +40,10 @@ Array = np.ndarray
 # Products of up to so many rows with a matrix that comes from memory, not from the cache, have a
 # kernel of their own; it wants as many columns as a strip of any instruction set has.
 FEW_ROWS, FEW_COLUMNS, CACHED_BYTES = 16, 48, 1 << 20
+
+# Groups of at most so many input and output channels have kernels of their own.
+MOST_GROUPED_CHANNELS = 32
+
 # Largest buffer of partial sums of a weight gradient.
 MAX_PARTIAL_BYTES = 16 << 20
 
@@ -103,6 +108,24 @@ def _gradient_planes(
     return parts, covered == image[0] * image[1]
 
 
+@lru_cache(1024)
+def _all_gradient_planes(
+    image: Pair, kernel_size: Pair, pixels: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> tuple[Planes, Array]:
+    """Planes of dy (`pixels`) for the taps of all phases of the input; where those of each end."""
+    taps = [
+        _phase_taps(kernel_size, stride, padding, dilation, phase) for phase in np.ndindex(*stride)
+    ]
+    size = (-(-image[0] // stride[0]), -(-image[1] // stride[1]))
+    ends = np.cumsum([len(rows) for rows in taps], dtype=np.intp)
+    return Planes(np.concatenate(taps), pixels, size, (1, 1)), ends
+
+
+def _in_small_groups(groups: int, weight_shape: tuple[int, ...]) -> bool:
+    k, c_per_group = weight_shape[:2]
+    return groups > 1 and max(k // groups, c_per_group) <= MOST_GROUPED_CHANNELS
+
+
 def conv2d_forward(
     x: Array,
     weight: Array,
@@ -143,13 +166,33 @@ def conv2d_forward(
             y += residual
             y = relu_forward(y) if relu else y
         return y
+    planes = _forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation)
+    num_threads = threads_for(y.size * weight[0].size)
+    if _in_small_groups(groups, weight.shape):
+        conv_grouped.convolve(
+            x,
+            weight.reshape(-1),
+            c_per_group * r * s,
+            r * s,
+            k // groups * c_per_group * r * s,
+            planes,
+            np.array([r * s]),
+            groups,
+            bias,
+            residual,
+            relu,
+            y,
+            (1, 1),
+            num_threads,
+        )
+        return y
     conv.convolve(
         x,
         weight.reshape(-1),
         c_per_group * r * s,
         r * s,
         k // groups * c_per_group * r * s,
-        _forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation),
+        planes,
         groups,
         bias,
         residual,
@@ -157,7 +200,7 @@ def conv2d_forward(
         y,
         (0, 0),
         (1, 1),
-        threads_for(y.size * weight[0].size),
+        num_threads,
     )
     return y
 
@@ -186,8 +229,26 @@ def conv2d_input_grad(
         top, bottom, left, right = (2 - before for before in padding)
         launch_winograd.convolve(dy, weight, None, (top, bottom, left, right), dx, transposed=True)
         return dx
-    parts, all_covered = _gradient_planes((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     dx = empty(input_shape, dy.dtype)
+    num_threads = threads_for(dy.size * weight[0].size)
+    if _in_small_groups(groups, weight.shape):
+        conv_grouped.convolve(
+            dy,
+            weight.reshape(-1),
+            r * s,
+            c_per_group * r * s,
+            len(weight) // groups * c_per_group * r * s,
+            *_all_gradient_planes((h, w), (r, s), dy.shape[2:], stride, padding, dilation),
+            groups,
+            None,
+            None,
+            False,
+            dx,
+            stride,
+            num_threads,
+        )
+        return dx
+    parts, all_covered = _gradient_planes((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     if not all_covered:
         dx.fill(0)
     for first_pixel, planes in parts:
@@ -205,7 +266,7 @@ def conv2d_input_grad(
             dx,
             first_pixel,
             stride,
-            threads_for(dy.size * weight[0].size),
+            num_threads,
         )
     return dx
 
@@ -242,12 +303,16 @@ def conv2d_weight_grad(
         launch_winograd.weight_gradient(dy, x, padding, dw)
         return dw
     columns = c_per_group * r * s
+    num_threads = threads_for(dy.size * columns)
+    planes = _forward_planes(x.shape[2:], (r, s), dy.shape[2:], stride, padding, dilation)
+    if _in_small_groups(groups, weight_shape):
+        conv_grouped.weight_gradient(dy, x, planes, groups, dw.reshape(k, columns), num_threads)
+        return dw
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
     parts = _partial_sums(k, columns, groups, pixels, dy.itemsize)
     total = dw.reshape(k, columns)
     partial = total[None] if parts == 1 else empty((parts, k, columns), dy.dtype)
-    planes = _forward_planes(x.shape[2:], (r, s), dy.shape[2:], stride, padding, dilation)
-    conv_weight.weight_gradient(dy, x, planes, groups, partial, threads_for(dy.size * columns))
+    conv_weight.weight_gradient(dy, x, planes, groups, partial, num_threads)
     if parts > 1:
         np.sum(partial, axis=0, out=total)
     return dw

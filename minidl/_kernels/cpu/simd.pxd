@@ -52,9 +52,16 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t stride_h
         Py_ssize_t stride_w
 
+    ctypedef struct Raster:
+        Py_ssize_t height
+        Py_ssize_t width
+        Py_ssize_t step_h
+        Py_ssize_t step_w
+
     enum:
         GOES_ON
         RECTIFY
+        GROUPED_STRIP
 
     ctypedef struct Kernels_F32:
         Py_ssize_t mr
@@ -102,6 +109,15 @@ cdef extern from "kernels.h" nogil:
                                  float *) noexcept nogil
         void (*dropout)(const float *, Py_ssize_t, uint64_t, float, uint64_t, uint64_t,
                         float *) noexcept nogil
+        void (*lay_rows)(const float *, const Raster *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         Py_ssize_t, float *) noexcept nogil
+        void (*write_rows)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Raster *,
+                           const float *, int, float *) noexcept nogil
+        void (*correlate)(Py_ssize_t, const float *, Py_ssize_t, const Py_ssize_t *, const float *,
+                          const Py_ssize_t *, const float *, Py_ssize_t, Py_ssize_t, float *,
+                          Py_ssize_t) noexcept nogil
+        void (*correlations)(Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, const float *,
+                             const Py_ssize_t *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
 
     ctypedef struct Kernels_F64:
         Py_ssize_t mr
@@ -144,7 +160,17 @@ cdef extern from "kernels.h" nogil:
                                  double *) noexcept nogil
         void (*dropout)(const double *, Py_ssize_t, uint64_t, double, uint64_t, uint64_t,
                         double *) noexcept nogil
+        void (*lay_rows)(const double *, const Raster *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         Py_ssize_t, double *) noexcept nogil
+        void (*write_rows)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Raster *,
+                           const double *, int, double *) noexcept nogil
+        void (*correlate)(Py_ssize_t, const double *, Py_ssize_t, const Py_ssize_t *, const double *,
+                          const Py_ssize_t *, const double *, Py_ssize_t, Py_ssize_t, double *,
+                          Py_ssize_t) noexcept nogil
+        void (*correlations)(Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, const double *,
+                             const Py_ssize_t *, Py_ssize_t, double *, Py_ssize_t) noexcept nogil
 
+    void minidl_fetch_to_write(const void *begin, Py_ssize_t bytes)
     const char *minidl_instruction_set()
     const Kernels_F32 *minidl_kernels_f32()
     const Kernels_F64 *minidl_kernels_f64()
@@ -272,6 +298,51 @@ cdef inline void gather(
         minidl_kernels_f32().gather(channel, window, dy, dx, segments, count, target)
     else:
         minidl_kernels_f64().gather(channel, window, dy, dx, segments, count, target)
+
+
+cdef inline void lay_rows(
+    const real *x, const Raster *image, Py_ssize_t row, Py_ssize_t col, Py_ssize_t rows,
+    Py_ssize_t pitch, Py_ssize_t ahead, real *to
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().lay_rows(x, image, row, col, rows, pitch, ahead, to)
+    else:
+        minidl_kernels_f64().lay_rows(x, image, row, col, rows, pitch, ahead, to)
+
+
+cdef inline void write_rows(
+    const real *sums, Py_ssize_t plane, Py_ssize_t pitch, Py_ssize_t rows, const Raster *image,
+    const real *residual, bint relu, real *to
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().write_rows(sums, plane, pitch, rows, image, residual, relu, to)
+    else:
+        minidl_kernels_f64().write_rows(sums, plane, pitch, rows, image, residual, relu, to)
+
+
+cdef inline void correlate(
+    Py_ssize_t depth, const real *weight, Py_ssize_t weight_step, const Py_ssize_t *offsets,
+    const real *x, const Py_ssize_t *shifts, const real *bias, Py_ssize_t used, Py_ssize_t vectors,
+    real *out, Py_ssize_t ld
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().correlate(
+            depth, weight, weight_step, offsets, x, shifts, bias, used, vectors, out, ld
+        )
+    else:
+        minidl_kernels_f64().correlate(
+            depth, weight, weight_step, offsets, x, shifts, bias, used, vectors, out, ld
+        )
+
+
+cdef inline void correlations(
+    Py_ssize_t length, const real *dy, Py_ssize_t dy_step, Py_ssize_t used, const real *x,
+    const Py_ssize_t *shifts, Py_ssize_t columns, real *dw, Py_ssize_t dw_step
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().correlations(length, dy, dy_step, used, x, shifts, columns, dw, dw_step)
+    else:
+        minidl_kernels_f64().correlations(length, dy, dy_step, used, x, shifts, columns, dw, dw_step)
 
 
 cdef inline void multiply_strips(

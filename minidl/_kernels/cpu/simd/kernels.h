@@ -49,7 +49,13 @@ typedef struct {
     ptrdiff_t columns[2]; /* backward: where the first two columns of the plane stand */
 } Pooling;
 
+/* An image, of which every step-th row and column is looked at (see grouped.h). */
+typedef struct {
+    ptrdiff_t height, width, step_h, step_w;
+} Raster;
+
 enum { GOES_ON = 1, RECTIFY = 2 };
+#define GROUPED_STRIP 4 /* output channels that grouped.h works on at once */
 #define MAX_LANES 16 /* elements of a vector */
 #define LRN_TILE 256 /* pixels whose channels local response normalisation works on together */
 
@@ -111,10 +117,30 @@ enum { GOES_ON = 1, RECTIFY = 2 };
                                  ptrdiff_t after, T a, T beta, T *ratio, T *dx);                  \
         void (*dropout)(const T *x, ptrdiff_t count, uint64_t threshold, T scale, uint64_t seed,  \
                         uint64_t counter, T *y);                                                  \
+        /* convolutions of a few channels; see grouped.h */                                       \
+        void (*lay_rows)(const T *x, const Raster *image, ptrdiff_t row, ptrdiff_t col,           \
+                         ptrdiff_t rows, ptrdiff_t pitch, ptrdiff_t ahead, T *to);                \
+        void (*write_rows)(const T *sums, ptrdiff_t plane, ptrdiff_t pitch, ptrdiff_t rows,       \
+                           const Raster *image, const T *residual, int relu, T *to);              \
+        /* out[i] = bias[i] + sum over k of weight[i * weight_step + offsets[k]] times x from     \
+         * shifts[k] on, for i < used <= GROUPED_STRIP; out's rows lie ld apart */                \
+        void (*correlate)(ptrdiff_t depth, const T *weight, ptrdiff_t weight_step,                \
+                          const ptrdiff_t *offsets, const T *x, const ptrdiff_t *shifts,          \
+                          const T *bias, ptrdiff_t used, ptrdiff_t vectors, T *out,               \
+                          ptrdiff_t ld);                                                          \
+        /* dw[i][j] += dot product of dy's row i with x from shifts[j] on */                      \
+        void (*correlations)(ptrdiff_t length, const T *dy, ptrdiff_t dy_step, ptrdiff_t used,    \
+                             const T *x, const ptrdiff_t *shifts, ptrdiff_t columns, T *dw,       \
+                             ptrdiff_t dw_step);                                                  \
     } NAME;
 
 DECLARE_KERNELS(float, Kernels_F32)
 DECLARE_KERNELS(double, Kernels_F64)
+
+/* Ask for memory that is about to be written. */
+static inline void minidl_fetch_to_write(const void *begin, ptrdiff_t bytes) {
+    for (ptrdiff_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)begin + i, 1);
+}
 
 /* The tables of the instruction set in use, and its name. */
 const char *minidl_instruction_set(void);

@@ -163,6 +163,8 @@ static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_
 
 #include "dropout.h"
 
+#include "grouped.h"
+
 static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     MR,
     NR,
@@ -193,6 +195,10 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(respond, SUFFIX),
     CAT(respond_backward, SUFFIX),
     CAT(dropout, SUFFIX),
+    CAT(lay_rows, SUFFIX),
+    CAT(write_rows, SUFFIX),
+    CAT(correlate, SUFFIX),
+    CAT(correlations, SUFFIX),
 };
 
 #undef NV
