@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ._kernels import array_namespace
+from ._kernels import add, array_namespace
 from .device import check_same_device
 from .fusion import compute_waiting, extend_waiting, may_wait, wait
 
@@ -519,11 +519,9 @@ class _Incoming:
         elif is_grad_enabled():
             self.totals[index] = total + gradient
         elif self.exclusive[index]:
-            array = total.data
-            array += gradient.data  # in place: memory of this walk alone
+            add(total.data, gradient.data, out=total.data)  # memory of this walk alone
         elif exclusive:
-            array = gradient.data
-            array += total.data
+            add(gradient.data, total.data, out=gradient.data)
             self.totals[index], self.exclusive[index] = gradient, True
         else:
             self.totals[index], self.exclusive[index] = total + gradient, True

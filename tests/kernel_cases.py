@@ -31,6 +31,15 @@ def unaligned(array: np.ndarray) -> np.ndarray:
     return shifted
 
 
+def some_channels(array: np.ndarray) -> np.ndarray:
+    if array.ndim < 2:
+        return array
+    n, c, *size = array.shape
+    images = np.full((n, 2 * c + 1, *size), 77, array.dtype)
+    images[:, c : 2 * c] = array
+    return images[:, c : 2 * c]
+
+
 # The same values, laid out in memory in different ways.
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "contiguous": np.ascontiguousarray,
@@ -38,6 +47,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "read-only": read_only,
     "negative strides": lambda array: array[..., ::-1].copy()[..., ::-1],
     "every other element": every_other,
+    "some channels": some_channels,
     "unaligned": unaligned,
 }
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from . import cpu, shapes
-from .cpu.buffers import empty
+from .cpu import rows
 
-__all__ = ["array_namespace", "concatenate", "is_array", "is_on_gpu", "kernels_for"]
+__all__ = ["add", "array_namespace", "concatenate", "is_array", "is_on_gpu", "kernels_for"]
 
 
 def is_on_gpu(array: Any) -> bool:
@@ -54,16 +54,24 @@ def array_namespace(array: Any) -> ModuleType:
     raise TypeError(f"minidl has no array namespace for arrays of type {type(array).__name__}")
 
 
+def add(a: Any, b: Any, out: Any = None) -> Any:
+    """a + b, into `out` if given, which may be one of the two.
+
+    >>> add(np.ones(2), np.arange(2))
+    array([1., 2.])
+    """
+    if type(a) is np.ndarray and type(b) is np.ndarray:
+        return rows.add(a, b, out)
+    return array_namespace(a).add(a, b, out)
+
+
 def concatenate(arrays: Sequence[Any], axis: int) -> Any:
-    """The arrays joined along an axis, on the CPU in memory that is used again.
+    """The arrays joined along an axis.
 
     >>> concatenate([np.zeros((2, 1)), np.ones((2, 2))], axis=1)
     array([[0., 1., 1.],
            [0., 1., 1.]])
     """
-    namespace = array_namespace(arrays[0])
-    if namespace is not np:
-        return namespace.concatenate(arrays, axis)
-    shape = list(arrays[0].shape)
-    shape[axis] = sum(array.shape[axis] for array in arrays)
-    return np.concatenate(arrays, axis, out=empty(shape, arrays[0].dtype))
+    if type(arrays[0]) is np.ndarray:
+        return rows.concatenate(arrays, axis)
+    return array_namespace(arrays[0]).concatenate(arrays, axis)

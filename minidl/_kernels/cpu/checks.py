@@ -4,13 +4,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_kernel_array", "has_shape", "same_dtype"]
+__all__ = ["as_kernel_array", "has_rows", "has_shape", "same_dtype"]
 
 KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def as_kernel_array(op: str, name: str, array: Any, ndim: int | None = None) -> np.ndarray:
+def as_kernel_array(
+    op: str, name: str, array: Any, ndim: int | None = None, slices: bool = False
+) -> np.ndarray:
     """`array` as the loops expect it: float32 or float64, C-contiguous, aligned; copied if need be.
+
+    With `slices`, only what comes after the first axis must be contiguous: a loop for that can read
+    some channels of larger images where they are.
 
     Raises TypeError if it is not such a NumPy array, ValueError if it has not `ndim` dimensions.
 
@@ -28,9 +33,19 @@ def as_kernel_array(op: str, name: str, array: Any, ndim: int | None = None) -> 
         raise ValueError(
             f"{op}: {name} must have {ndim} dimensions, got {array.ndim} (shape {array.shape})"
         )
-    if array.flags.c_contiguous and array.flags.aligned:
+    if array.flags.aligned and (array.flags.c_contiguous or (slices and has_rows(array))):
         return array
     return np.require(array, requirements=["C", "A"])
+
+
+def has_rows(array: np.ndarray) -> bool:
+    """Whether every element of the first axis is contiguous.
+
+    >>> images = np.zeros((2, 3, 5, 5))
+    >>> has_rows(images[:, 1:]), has_rows(images[..., 1:])
+    (True, False)
+    """
+    return array.ndim > 0 and array[:1].flags.c_contiguous
 
 
 def same_dtype(op: str, **arrays: np.ndarray) -> None:

@@ -33,7 +33,7 @@ def relu_forward(x: Array) -> Array:
 def relu_backward(dy: Array, y: Array, out: Array | None = None) -> Array:
     """dy where y > 0, else 0; dy, y and out have the same shape, and out may be dy."""
     op = "relu_backward"
-    dy, y = _gradient_pair(op, dy, y)
+    dy, y = _gradient_pair(op, dy, y, slices=True)
     if out is None:
         dx = empty(y.shape, y.dtype)
     else:
@@ -42,7 +42,9 @@ def relu_backward(dy: Array, y: Array, out: Array | None = None) -> Array:
         same_dtype(op, y=y, out=dx)
         if dx is not out or not dx.flags.writeable:
             raise ValueError(f"{op}: out must be C-contiguous, aligned and writeable")
-    elementwise.relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), threads_for(y.size))
+    rows = (1 if dy.flags.c_contiguous else len(dy), -1)
+    arrays = (array.reshape(rows) for array in (dy, y, dx))
+    elementwise.relu_backward(*arrays, threads_for(y.size))
     return dx
 
 
@@ -80,8 +82,10 @@ def dropout(x: Array, p: float, seed: int, offset: int) -> Array:
     return y
 
 
-def _gradient_pair(op: str, dy: Array, y: Array, ndim: int | None = None) -> tuple[Array, Array]:
-    dy, y = as_kernel_array(op, "dy", dy, ndim), as_kernel_array(op, "y", y, ndim)
+def _gradient_pair(
+    op: str, dy: Array, y: Array, ndim: int | None = None, slices: bool = False
+) -> tuple[Array, Array]:
+    dy, y = as_kernel_array(op, "dy", dy, ndim, slices), as_kernel_array(op, "y", y, ndim)
     has_shape(op, "dy", dy, y.shape)
     same_dtype(op, dy=dy, y=y)
     return dy, y
