@@ -1,7 +1,9 @@
 """Mixed precision: products of 16-bit numbers, and float32 for everything that adds up.
 
 Weights stay float32 and are rounded for each product, so that small updates are not lost. The
-results stay in 16 bits until something asks for more: normalisations, softmax and losses.
+results stay in 16 bits until something asks for more: local response normalisation, softmax and
+losses. Batch normalisation keeps its statistics and parameters in float32, but reads and writes
+what a convolution has left in 16 bits: on a GPU its time is that of memory.
 Source: Micikevicius et al. (2018), "Mixed precision training".
 """
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from .dtypes import float32, is_floating
 
-__all__ = ["PRECISIONS", "autocast", "lowered", "raised"]
+__all__ = ["PRECISIONS", "autocast", "is_lowered", "lowered", "raised"]
 
 PRECISIONS = ("bf16", "fp16")
 
@@ -69,6 +71,11 @@ def lowered(*operands: Any) -> tuple[Any, ...]:
 def raised(*operands: Any) -> tuple[Any, ...]:
     """Operands of what needs all of float32, whatever the products before it left in 16 bits."""
     return operands if _precision.dtype is None else _cast(operands, 2, float32)
+
+
+def is_lowered(x: Any) -> bool:
+    """Whether the Tensor x is what a product within `autocast` has left in 16 bits."""
+    return _precision.dtype is not None and bool(x.dtype == _precision.dtype)
 
 
 def _cast(operands: tuple[Any, ...], itemsize: int, dtype: np.dtype) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from .._kernels import kernels_for
 from ..autograd import Function, is_grad_enabled
 from ..fusion import take_moments
-from ..precision import raised
+from ..precision import is_lowered, raised
 from ..tensor import Tensor
 from .checks import check_floating, check_images
 from .reduction import mean, sum
@@ -72,7 +72,8 @@ class BatchNorm(Function):
 
     def differentiable_backward(self, dy: Tensor, x: Tensor, weight: Tensor | None) -> Any:
         """dx = weight / std * (dy - mean(dy) - z * mean(dy * z)), with z the normalised input."""
-        axes = (0, 2, 3)
+        axes, narrow = (0, 2, 3), x.dtype
+        x, dy = x.to(self.mean.dtype), dy.to(self.mean.dtype)
         deviation = x - mean(x, axes, keepdim=True)  # (N, C, H, W)
         inverse_std = (mean(deviation * deviation, axes, keepdim=True) + self.eps) ** -0.5
         z = deviation * inverse_std
@@ -80,7 +81,7 @@ class BatchNorm(Function):
         dx = inverse_std * (
             dz - mean(dz, axes, keepdim=True) - z * mean(dz * z, axes, keepdim=True)
         )
-        return dx, sum(dy * z, axes), sum(dy, axes)
+        return dx.to(narrow), sum(dy * z, axes), sum(dy, axes)
 
 
 class BatchNormInference(Function):
@@ -103,12 +104,13 @@ class BatchNormInference(Function):
         x, mean, var, weight = self.saved
         inverse_std = (var + self.eps) ** -0.5  # (C,)
         scale = inverse_std if weight is None else weight * inverse_std
-        dx = dy * _channels(scale) if self.needs[0] else None
+        narrow, dy = dy.dtype, dy.to(var.dtype)
+        dx = (dy * _channels(scale)).to(narrow) if self.needs[0] else None
         if weight is None:
             return dx, None, None
         dweight = dbias = None
         if self.needs[3]:
-            z = (x - _channels(mean)) * _channels(inverse_std)
+            z = (x.to(var.dtype) - _channels(mean)) * _channels(inverse_std)
             dweight = sum(dy * z, (0, 2, 3))
         if self.needs[4]:
             dbias = sum(dy, (0, 2, 3))
@@ -162,7 +164,8 @@ def batch_norm(
     Shapes: x and the result (N, C, H, W), all others (C,). weight and bias come together or not
     at all. With `training` the statistics are those of the batch, and the running ones, if given,
     are updated in place: running = (1 - momentum) * running + momentum * batch, with the unbiased
-    variance. Otherwise the running statistics are used as constants.
+    variance. Otherwise the running statistics are used as constants. Within `autocast` x may have
+    16 bits, and so has the result then.
 
     Raises ValueError if shapes do not fit, if statistics are missing, or if a training batch has
     one value per channel only. Source: Ioffe, Szegedy (2015), "Batch normalization", algorithms 1
@@ -173,9 +176,9 @@ def batch_norm(
     >>> md.functional.batch_norm(x, None, None, training=True, eps=0.0).flatten()
     tensor([-1.,  1.])
     """
-    (x,) = raised(x)
     check_images("batch_norm", x)
-    check_floating("batch_norm", ["weight", "bias"], input=x, weight=weight, bias=bias)
+    images = {} if is_lowered(x) else {"input": x}
+    check_floating("batch_norm", ["weight", "bias"], **images, weight=weight, bias=bias)
     if (weight is None) != (bias is None):
         raise ValueError("batch_norm: weight and bias come together or not at all")
     per_channel = {

@@ -8,6 +8,7 @@ from kernel_cases import normal
 import minidl as md
 import minidl.functional as F
 from minidl.autograd import observe_operations
+from minidl.functional import conversion
 
 pytestmark = ON_THE_EMULATOR
 
@@ -46,6 +47,35 @@ def algorithm(request):
     md.config.conv_algorithm, md.config.allow_tf32 = request.param, True
     yield request.param
     md.config.conv_algorithm, md.config.allow_tf32 = before, False
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mixed_precision_converts_no_feature_maps(cuda, algorithm, monkeypatch, training):
+    """Batch norm reads what a convolution wrote, in 16 bits, and writes what the next one reads."""
+    md.manual_seed(0)
+    net = md.nn.Sequential(md.nn.Conv2d(3, 9, 1, bias=False), md.nn.BatchNorm2d(9), Block())
+    net = net.to("cuda").train(training)
+    x = md.tensor(normal(1, 2, 3, 5, 6, dtype=np.float32), device="cuda")
+    expected = net(x)
+    for norm in (net[1], net[2].norm):
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1)
+    shapes = []
+    cast = conversion.Cast.forward
+    monkeypatch.setattr(
+        conversion.Cast, "forward", lambda self, x: (shapes.append(x.shape), cast(self, x))[1]
+    )
+    with md.autocast("bf16"):
+        y = net(x)
+    assert y.dtype.name == "bfloat16"
+    assert shapes == [x.shape, net[0].weight.shape, net[2].conv.weight.shape]
+    found, expected = y.detach().cpu().numpy().astype(np.float32), expected.detach().cpu().numpy()
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+    (y.to(md.float32) ** 2).sum().backward()
+    assert {p.grad.dtype for p in net.parameters()} == {md.float32}
+    assert all(np.isfinite(p.grad.cpu().numpy()).all() for p in net.parameters())
+    if training:
+        assert net[1].running_mean.dtype == md.float32
 
 
 def step(mode=None):
