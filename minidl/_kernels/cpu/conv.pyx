@@ -197,21 +197,42 @@ cdef void read_tile(
                    runs[r].len * sizeof(real))
 
 
+cdef const real *line_ahead(
+    const Job *job, const real *x, const Band *band, Py_ssize_t tile
+) noexcept nogil:
+    """Which pixels of a band, to be collected next, the cache shall fetch during this tile.
+
+    It is one line of a channel, and what lies there in half of the block's channels: NULL after two
+    tiles for each line. Memory is slow, and strips read only a little of each channel in a row.
+    """
+    cdef Py_ssize_t length = 64 // sizeof(real), line = tile // 2
+    cdef Py_ssize_t per_image = (band.rows * job.numbering.cols + length - 1) // length
+    if job.in_planes or line >= per_image * band.images:
+        return NULL
+    return (
+        x + (band.image + line // per_image) * job.source.image + band.row * job.source.row
+        + line % per_image * length
+        + tile % 2 * (job.channel_block // 2) * job.layout.height * job.layout.width
+    )
+
+
 cdef void convolve_band(
-    const Job *job, const real *x, const Band *band, const real *weight, const real *packed,
+    const Job *job, const real *x, const Band *band, const Band *next_band, const real *weight, const real *packed,
     const real *bias, const real *residual, Py_ssize_t strip0, Py_ssize_t strip1, real *y,
     const Scratch *scratch, real *planes, real *collected, real *tiles
 ) noexcept nogil:
     """Output channels [strip0, strip1) x MR of one group at one band."""
     cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), vl = vector_length(x)
     cdef Py_ssize_t channels = job.depth // job.n_taps, block, channel0, count, a, b, rows, k, k0
+    cdef Py_ssize_t tiles_done
     cdef Py_ssize_t image_plane = job.layout.height * job.layout.width
     cdef Py_ssize_t n = positions(&job.numbering, band), vectors, n_runs, a_row
-    cdef const Py_ssize_t *shifts = NULL if job.collected else job.shifts
+    cdef const Py_ssize_t *shifts = NULL
     cdef const Py_ssize_t *first_run = scratch.first_target
     cdef bint first, last
     cdef const Run *run
     cdef const real *source
+    cdef const real *ahead
     cdef const real *a_strip
     cdef const real *b_strip
     cdef const real *extra
@@ -221,7 +242,9 @@ cdef void convolve_band(
         &job.numbering, band, &job.target, band.image * job.target.image + band.row * job.target.row,
         nr, scratch.targets, scratch.first_target
     )
-    if job.collected:
+    if not job.collected:
+        shifts = job.shifts
+    else:
         find_runs(
             &job.numbering, band, &job.source,
             0 if job.in_planes else band.image * job.source.image + band.row * job.source.row,
@@ -249,6 +272,7 @@ cdef void convolve_band(
                     source, job.shifts, k, scratch.sources + scratch.first_source[b],
                     scratch.first_source[b + 1] - scratch.first_source[b], collected + b * k * nr,
                 )
+        tiles_done = 0
         for a in range(strip0, strip1):
             rows = min(mr, job.out_channels - a * mr)
             if a < job.packed_from:
@@ -263,14 +287,21 @@ cdef void convolve_band(
                 if n_runs == 0:
                     continue                                # between two images
                 vectors = (min(nr, n - b * nr) + vl - 1) // vl
-                b_strip = collected + b * k * nr if job.collected else source + b * nr
+                if last:
+                    ahead = line_ahead(job, x, next_band, tiles_done)
+                else:
+                    ahead = line_ahead(job, x + (channel0 + count) * image_plane, band, tiles_done)
+                tiles_done += 1
+                b_strip = source + b * nr
+                if job.collected:
+                    b_strip = collected + b * k * nr
                 if run.len == vectors * vl and job.target.col == 1 and rows == mr:
                     convolve_tile(
                         k, a_strip, a_row, b_strip, shifts, vectors,
                         y + a * mr * job.y_plane + run.place, job.y_plane, bias + a * mr,
                         residual + a * mr * job.y_plane + run.place
                         if last and residual != NULL else NULL,
-                        flags,
+                        flags, ahead, image_plane,
                     )
                     continue
                 extra = NULL
@@ -282,7 +313,7 @@ cdef void convolve_band(
                     tile += ((a - strip0) * strips + b) * mr * nr
                 convolve_tile(
                     k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, bias + a * mr, extra,
-                    flags,
+                    flags, ahead, image_plane,
                 )
                 if last:
                     write_tile(job, tile, nr, rows, run, n_runs, y + a * mr * job.y_plane)
@@ -394,7 +425,7 @@ def convolve(
     cdef const real[:, :, :, ::1] residual_view
     cdef const real *residual0 = NULL
     cdef real *mine
-    cdef Band band
+    cdef Band band, next_band
     cdef Scratch scratch
     if packed == NULL or buffers == NULL or runs == NULL or first_runs == NULL:
         free(packed)
@@ -432,18 +463,22 @@ def convolve(
                 min(PACKED_STRIPS * mr, out_channels - (job.packed_from + i) * mr),
                 packed + (g * packed_strips + i) * mr * job.depth,
             )
-        for task in prange(groups * bands * blocks, num_threads=num_threads, schedule="dynamic"):
+        for task in prange(
+            groups * bands * blocks, num_threads=num_threads, schedule="dynamic",
+            chunksize=max(<Py_ssize_t>1, groups * bands * blocks // (8 * num_threads)),
+        ):
             g = task // (bands * blocks)
             i = task % blocks
             t = threadid()
             band = band_at(layout, &size, images, task // blocks % bands)
+            next_band = band_at(layout, &size, images, (task + 1) // blocks % bands)
             mine = buffers + t * thread_size
             scratch = room_for_runs(
                 runs + 2 * t * size_of_runs, size_of_runs, first_runs + 2 * t * (band_strips + 1),
                 band_strips + 1,
             )
             convolve_band(
-                &job, x0 + g * channels * layout.height * layout.width, &band,
+                &job, x0 + g * channels * layout.height * layout.width, &band, &next_band,
                 w0 + g * weight_group_stride, packed + g * packed_strips * mr * job.depth,
                 biases + g * strips * mr,
                 residual0 + g * out_channels * job.y_plane if residual0 != NULL else NULL,

@@ -3,17 +3,20 @@
  * Row i of a strip of A begins at a + i * a_row. Rows of a weight can stay where they are: reading
  * eight of them side by side is no slower than reading a packed strip (a_row = 1, one step after
  * the other), and saves the packing, which counts where there are few pixels. Tiles at the end of
- * the pixels are one or two vectors wide.
+ * the pixels are one or two vectors wide. While it multiplies, a tile has the cache fetch what will
+ * be needed later, a line for two steps: ahead, ahead + ahead_step and so on, unless NULL.
  */
 static inline __attribute__((always_inline)) void CAT(convolve_tile, SUFFIX)(
     const int vectors, ptrdiff_t k, const T *a, ptrdiff_t a_row, const ptrdiff_t a_step, const T *b,
-    const ptrdiff_t *rows, T *c, ptrdiff_t ld, const T *bias, const T *residual, int flags) {
+    const ptrdiff_t *rows, T *c, ptrdiff_t ld, const T *bias, const T *residual, int flags,
+    const T *ahead, ptrdiff_t ahead_step) {
     VEC acc[MR][NV];
     memset(acc, 0, sizeof acc);
     for (int i = 0; i < MR; ++i) /* the cache fetches c while the product is computed */
         for (int v = 0; v < vectors; ++v) __builtin_prefetch(c + i * ld + v * VL, 1);
     for (ptrdiff_t step = 0; step < k; ++step, a += a_step) {
         const T *from = rows != NULL ? b + rows[step] : b + step * NR;
+        __builtin_prefetch(ahead + (step >> 1) * ahead_step, 0, 2);
         VEC row[NV];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) row[v] = *(const VEC *)(from + v * VL);
@@ -41,9 +44,12 @@ static inline __attribute__((always_inline)) void CAT(convolve_tile, SUFFIX)(
 
 static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *b,
                                   const ptrdiff_t *rows, ptrdiff_t vectors, T *c, ptrdiff_t ld,
-                                  const T *bias, const T *residual, int flags) {
+                                  const T *bias, const T *residual, int flags, const T *ahead,
+                                  ptrdiff_t ahead_step) {
+    if (ahead == NULL) ahead = a, ahead_step = 0;
 #define WIDE(COUNT, A_ROW, A_STEP)                                                               \
-    CAT(convolve_tile, SUFFIX)(COUNT, k, a, A_ROW, A_STEP, b, rows, c, ld, bias, residual, flags)
+    CAT(convolve_tile, SUFFIX)(COUNT, k, a, A_ROW, A_STEP, b, rows, c, ld, bias, residual, flags, \
+                               ahead, ahead_step)
 #define TILE(A_ROW, A_STEP)             \
     if (vectors == 1)                   \
         WIDE(1, A_ROW, A_STEP);         \

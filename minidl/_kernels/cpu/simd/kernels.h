@@ -67,10 +67,11 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         /* c = a b + what c holds (GOES_ON) or the bias of its row, + residual unless NULL;       \
          * RECTIFY cuts off below 0. Row s of b begins at b + rows[s], or NR after the one before \
          * if `rows` is NULL; rows of c and residual are `vectors` vectors and lie ld apart. For  \
-         * a_row and the other two see convolve.h */                                              \
+         * a_row, ahead and the other two see convolve.h */                                       \
         void (*convolve)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *b,                    \
                          const ptrdiff_t *rows, ptrdiff_t vectors, T *c, ptrdiff_t ld,            \
-                         const T *bias, const T *residual, int flags);                            \
+                         const T *bias, const T *residual, int flags, const T *ahead,             \
+                         ptrdiff_t ahead_step);                                                   \
         void (*line_up)(const T *source, const ptrdiff_t *shifts, ptrdiff_t rows,                 \
                         const Run *runs, ptrdiff_t count, T *strip);                              \
         void (*cut_rows)(const T *rows, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t count, T *strips);   \
