@@ -67,7 +67,7 @@ cdef void multiply_tiles(
                 convolve_tile(
                     min(<Py_ssize_t>DEPTH, depth - k), packed + (i * depth + k) * mr, 1,
                     b + b_rows[k] + min(strip * nr, cols - nr), b_rows,
-                    nr // vector_length(b), tile, nr, zeros, NULL, GOES_ON if k > 0 else 0,
+                    nr // vector_length(b), tile, nr, zeros, NULL, GOES_ON if k > 0 else 0, NULL, 0,
                 )
                 tile += mr * nr
     for strip in range(strip0, strip1):
