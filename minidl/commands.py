@@ -44,7 +44,10 @@ def exit_status(prog: str, action: Callable[[], None]) -> int:
     except MinidlError as error:
         complaint = str(error)
     except MemoryError as error:
-        complaint = f"out of memory ({error}); try a smaller --batch-size or --image-size"
+        if "out of memory" in str(error):  # a GPU's, see device.py
+            complaint = f"{error}: --batch-size, --image-size"
+        else:
+            complaint = f"out of memory ({error}); try a smaller --batch-size or --image-size"
     except KeyboardInterrupt:
         complaint = "stopped; nothing was saved"
     except BrokenPipeError:

@@ -24,6 +24,7 @@ __all__ = [
     "device_of",
     "namespace_on",
     "to_device",
+    "why_no_compiler",
     "why_no_gpu",
 ]
 
@@ -126,8 +127,20 @@ def _open_gpu(number: int) -> ModuleType:
             f"{name}: there is no such GPU, this machine has {count} (cuda:0"
             + (f" to cuda:{count - 1})" if count > 1 else ")")
         )
+    if problem := why_no_compiler(cupy):
+        raise RuntimeError(f"{name}: {problem}")
     _explain_full_memory(cupy)
     return cupy
+
+
+def why_no_compiler(cupy: ModuleType) -> str:
+    """A line if CuPy finds no compiler for the kernels, which come as source; else nothing."""
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        return f"CuPy cannot compile ({reason}): {INSTALL}"
+    return ""
 
 
 def why_no_gpu(cupy: ModuleType, error: Exception) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._kernels import cpu
 from ._kernels.cpu.threads import available_cpus
-from .device import INSTALL, cuda_version, why_no_gpu
+from .device import cuda_version, why_no_compiler, why_no_gpu
 
 __all__ = ["collect_config", "show_config"]
 
@@ -59,10 +59,8 @@ def _gpus(problems: list[str]) -> tuple[str, str]:
     except runtime.CUDARuntimeError as error:
         problems.append(f"GPU: {why_no_gpu(cupy, error)}")
         return cupy.__version__, "none"
-    try:
-        cupy.cuda.nvrtc.getVersion()
-    except (ImportError, RuntimeError) as error:
-        problems.append(f"CuPy cannot compile ({str(error).strip().splitlines()[0]}): {INSTALL}")
+    if problem := why_no_compiler(cupy):
+        problems.append(problem)
     gpus = []
     for number in numbers:
         facts = runtime.getDeviceProperties(number)

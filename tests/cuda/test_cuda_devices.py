@@ -9,6 +9,7 @@ from cuda_backend import ON_THE_EMULATOR
 import minidl as md
 import minidl.functional as F
 from minidl import device, installation
+from minidl.train import main
 
 pytestmark = ON_THE_EMULATOR
 
@@ -130,6 +131,11 @@ def test_the_doctor_knows_the_gpus(cuda, monkeypatch):
     monkeypatch.setattr(cuda.cupy.cuda.nvrtc, "getVersion", no_compiler)
     problem = "CuPy cannot compile (no NVRTC): pip install 'cupy-cuda13x[ctk]'"
     assert any(line.startswith(problem) for line in installation.collect_config()[1])
+    device._open_gpu.cache_clear()
+    with pytest.raises(
+        RuntimeError, match=r"device 'cuda:0': CuPy cannot compile \(no NVRTC\): pip"
+    ):
+        md.zeros(1, device="cuda")
 
 
 # ---- errors ----
@@ -158,7 +164,7 @@ def test_a_gpu_that_is_not_there(cuda):
         md.zeros(2, device="cuda:7")
 
 
-def test_a_full_gpu_says_what_to_do(cuda, monkeypatch):
+def test_a_full_gpu_says_what_to_do(cuda, monkeypatch, capsys):
     md.zeros(1, device="cuda")
 
     def malloc(size):
@@ -171,3 +177,7 @@ def test_a_full_gpu_says_what_to_do(cuda, monkeypatch):
     )
     with pytest.raises(MemoryError, match=text):
         md.zeros(1000, 1000, 1000, device="cuda")
+    assert main(["--arch", "lenet5", "--device", "cuda"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("minidl.train: cuda:0 is out of memory: 0.00 GB asked for")
+    assert line.endswith("use smaller batches or images: --batch-size, --image-size")

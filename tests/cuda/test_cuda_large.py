@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cuda_backend import ON_A_GPU
 
+import minidl as md
+
 pytestmark = ON_A_GPU
 
 N, C, SIDE = 17, 128, 1024
@@ -60,8 +62,21 @@ def test_the_last_image_is_computed_as_alone(cuda, images, name):
     assert largest > 0
 
 
-def test_sums_over_all_images(cuda, images):
-    _, mean, var = cuda.kernels.batch_norm_forward(images, None, None)
-    _, one_mean, one_var = cuda.kernels.batch_norm_forward(images[ALONE], None, None)
+@pytest.mark.parametrize("algorithm", ["direct", "tensor_core", "neither"])
+def test_sums_over_all_images(cuda, images, algorithm):
+    """Batch norm's moments, found by a convolution or by itself."""
+
+    def moments_of(x):
+        found = []
+        if algorithm != "neither":
+            before = md.config.conv_algorithm
+            md.config.conv_algorithm, md.config.allow_tf32 = algorithm, True
+            x = cuda.kernels.conv2d_forward(x, weight(cuda, C, C, 1, 1), moments=found)
+            md.config.conv_algorithm, md.config.allow_tf32 = before, False
+            assert len(found) == 1
+        return cuda.kernels.batch_norm_forward(x, None, None, moments=found[0] if found else None)
+
+    _, mean, var = moments_of(images)
+    _, one_mean, one_var = moments_of(images[ALONE])
     for whole, alone in ((mean, one_mean), (var, one_var)):  # all images are the same
         np.testing.assert_allclose(cuda.numpy(whole), cuda.numpy(alone), rtol=1e-4, atol=1e-4)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import minidl as md
 from minidl import device, installation
 from minidl.train import main
 
@@ -19,13 +20,22 @@ class NoDriver:
         def refuse():
             raise CUDARuntimeError("cudaErrorInsufficientDriver")
 
-        self.__version__ = "14.2.0"
+        self.__version__, self.ndarray = "14.2.0", type(None)
         self.cuda = self.runtime = self
         self.CUDARuntimeError, self.getDeviceCount = CUDARuntimeError, refuse
         self.runtimeGetVersion, self.driverGetVersion = lambda: 13000, lambda: supported
 
 
-@pytest.mark.parametrize(
+class NoLibraries:
+    """CuPy for another CUDA version than the one that is installed, as it answers an import."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "cupy":
+            raise ImportError("libcublas.so.12: cannot open shared object file\nand so on")
+        return None
+
+
+MISSING = pytest.mark.parametrize(
     ("cupy", "text"),
     [
         (None, "device 'cuda:0' needs CuPy, which is not installed: pip install 'cupy-cuda13x"),
@@ -35,14 +45,43 @@ class NoDriver:
             "device 'cuda:0': CuPy 14.2.0 is for CUDA 13.0, but the driver supports CUDA up to "
             "12.4; install cupy-cuda12x instead, or a newer driver",
         ),
+        (
+            NoLibraries(),
+            "device 'cuda:0': CuPy does not import (libcublas.so.12: cannot open shared object "
+            "file); reinstall: pip install 'cupy-cuda13x[ctk]'",
+        ),
     ],
+    ids=["no CuPy", "no GPU", "old driver", "other CUDA"],
 )
+
+
+def pretend(monkeypatch, cupy):
+    """As if `import cupy` found this."""
+    device._open_gpu.cache_clear()
+    if isinstance(cupy, NoLibraries):
+        monkeypatch.delitem(sys.modules, "cupy", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [cupy, *sys.meta_path])
+    else:
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+
+
+@MISSING
 def test_what_is_missing_is_said_in_one_line(monkeypatch, cupy, text):
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    pretend(monkeypatch, cupy)
     with pytest.raises(RuntimeError) as caught:
-        device._open_gpu.__wrapped__(0)
+        md.zeros(1, device="cuda")
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
+
+
+@MISSING
+def test_the_commands_say_it_in_one_line(monkeypatch, capsys, cupy, text):
+    pretend(monkeypatch, cupy)
+    assert main(["--arch", "lenet5", "--device", "cuda"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"minidl.train: {text}")
+    assert err.count("\n") == 1
 
 
 def test_the_doctor_says_what_is_missing(monkeypatch):

@@ -1,4 +1,12 @@
-"""The kernel contract on NVIDIA GPUs: `.cu` files behind one launch layer, through CuPy."""
+"""The kernel contract on NVIDIA GPUs: `.cu` files behind one launch layer, through CuPy.
+
+Steps are not captured as CUDA graphs, because CuPy does not allow it (14.2, and 15.0 so far). While
+a stream is captured, every call of cuBLAS raises NotImplementedError (`setStream` in its
+cupy_backends/cuda/libs/cublas.pyx), which linear layers and most 1x1 convolutions make; a copy from
+main memory, which brings the labels, raises RuntimeError (`copy_from_host_async` in
+cupy/cuda/memory.pyx). Kernels of our own could be captured, but with the values of their arguments:
+the learning rate, Adam's count of steps, and where the random numbers of dropout begin.
+"""
 
 from .launch_conv import (
     col2im,
