@@ -19,7 +19,7 @@ from .simd cimport (
 )
 
 cdef enum:
-    MOST_STAGED = 8 * 1024      # elements of planes and sums that are worked on at once
+    MOST_STAGED = 16 * 1024     # elements of planes and sums that are worked on at once
     FEWEST_POSITIONS = 512
     # Positions that cost as much as setting up and adding up a block of dot products.
     OVERHEAD = 32
@@ -28,6 +28,8 @@ cdef enum:
 # What all tasks share.
 cdef struct Job:
     const Layout *layout
+    Band size
+    Py_ssize_t images, bands
     Raster source, target               # strides between the pixels that are read, and written
     Py_ssize_t channels, out_channels   # of a group
     Py_ssize_t x_image_stride, y_image_stride
@@ -39,22 +41,30 @@ cdef struct Job:
     bint relu
 
 
-cdef Py_ssize_t ahead(
-    Py_ssize_t channels, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t count
+cdef Py_ssize_t way_to_next(
+    const Job *job, Py_ssize_t index, Py_ssize_t image_stride, Py_ssize_t row_stride,
+    Py_ssize_t group_stride
 ) noexcept nogil:
-    """Elements from a band of `count` rows to the next, or to the next group's."""
-    return count * cols if count < rows else channels * rows * cols
+    """Elements from where the band number `index` begins to the next one, or the next group's."""
+    cdef Band band = band_at(job.layout, &job.size, job.images, index)
+    cdef Band follower = band_at(job.layout, &job.size, job.images, (index + 1) % job.bands)
+    return (
+        (follower.image - band.image) * image_stride + (follower.row - band.row) * row_stride
+        + (group_stride if index + 1 == job.bands else 0)
+    )
 
 
 cdef void lay_planes(
-    const real *x, const Job *job, const Band *band, real *planes
+    const real *x, const Job *job, Py_ssize_t index, real *planes
 ) noexcept nogil:
     """Copy a band of one group: planes[channel][phase][row][column]."""
     cdef const Layout *layout = job.layout
+    cdef Band band = band_at(layout, &job.size, job.images, index)
     cdef Py_ssize_t c, phase, image, rows = band.rows + layout.span
     cdef Py_ssize_t used = ((band.images - 1) * layout.image_rows + rows) * layout.pitch
-    cdef Py_ssize_t next_band = ahead(
-        job.channels, layout.height, layout.width, band.rows * layout.stride_h
+    cdef Py_ssize_t ahead = way_to_next(
+        job, index, job.x_image_stride, layout.stride_h * layout.width,
+        job.channels * layout.height * layout.width,
     )
     cdef const Py_ssize_t *at
     for c in range(job.channels):
@@ -66,7 +76,7 @@ cdef void lay_planes(
                     + c * layout.height * layout.width,
                     &job.source, (band.row + layout.first_row) * layout.stride_h + at[0],
                     layout.first_col * layout.stride_w + at[1], rows, layout.pitch,
-                    next_band if at[1] == layout.phase[1] else 0,
+                    ahead,
                     planes + image * layout.image_rows * layout.pitch,
                 )
             memset(planes + used, 0, (job.plane - used) * sizeof(real))
@@ -74,15 +84,16 @@ cdef void lay_planes(
 
 
 cdef void convolve_band(
-    const Job *job, const real *x, const Band *band, const real *weight, Py_ssize_t weight_step,
+    const Job *job, const real *x, Py_ssize_t index, const real *weight, Py_ssize_t weight_step,
     const real *bias, const real *residual, real *y, real *planes, real *sums
 ) noexcept nogil:
     cdef const Layout *layout = job.layout
+    cdef Band band = band_at(layout, &job.size, job.images, index)
     cdef Py_ssize_t vector = vector_length(x), strip, k, used, phase, first, channel, image, to
-    cdef Py_ssize_t vectors = (positions(layout, band) + vector - 1) // vector
+    cdef Py_ssize_t vectors = (positions(layout, &band) + vector - 1) // vector
     cdef Raster target = job.target
     target.height = min(job.target.height - band.row * target.step_h, band.rows * target.step_h)
-    lay_planes(x, job, band, planes)
+    lay_planes(x, job, index, planes)
     for strip in range((job.out_channels + GROUPED_STRIP - 1) // GROUPED_STRIP):
         k = strip * GROUPED_STRIP
         used = min(<Py_ssize_t>GROUPED_STRIP, job.out_channels - k)
@@ -146,18 +157,20 @@ def convolve(
     job.channels = x.shape[1] // groups
     job.out_channels = y.shape[1] // groups
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
+    job.source.begin, job.source.end = x0, x0 + images * job.x_image_stride
     job.y_image_stride = y.shape[1] * y.shape[2] * y.shape[3]
     job.phases = phase_ends.shape[0]
     job.relu = relu
     cdef Py_ssize_t strip = 1 if job.out_channels == 1 else GROUPED_STRIP
-    cdef Band size = best_band(
+    job.images = images
+    job.size = best_band(
         layout, images, job.channels, job.channels * n_taps * job.out_channels, vector,
         max(<Py_ssize_t>FEWEST_POSITIONS,
             MOST_STAGED // (job.channels * layout.phases + strip * job.phases)),
         0,
     )
-    cdef Py_ssize_t bands = count_bands(layout, &size, images)
-    cdef Py_ssize_t most = (positions(layout, &size) + vector - 1) // vector * vector
+    job.bands = count_bands(layout, &job.size, images)
+    cdef Py_ssize_t most = (positions(layout, &job.size) + vector - 1) // vector * vector
     job.plane = plane_size(layout, most)
     job.sums = most + 16                # not a power of two
     cdef Py_ssize_t planes_size = job.channels * layout.phases * job.plane + MAX_LANES
@@ -170,9 +183,8 @@ def convolve(
     cdef Py_ssize_t *shifts = offsets + steps
     cdef Py_ssize_t *first_step = shifts + steps
     cdef Py_ssize_t task, g, phase, c, tap, first = 0, step = 0
-    cdef int chunk = max(<Py_ssize_t>1, groups * bands // (16 * num_threads))
+    cdef int chunk = max(<Py_ssize_t>1, groups * job.bands // (16 * num_threads))
     cdef real *mine
-    cdef Band band
     if buffers == NULL or offsets == NULL:
         free(buffers)
         free(offsets)
@@ -200,13 +212,12 @@ def convolve(
         residual0 = &residual_view[0, 0, 0, 0]
 
     for task in prange(
-        groups * bands, nogil=True, num_threads=num_threads, schedule="dynamic", chunksize=chunk
+        groups * job.bands, nogil=True, num_threads=num_threads, schedule="dynamic", chunksize=chunk
     ):
-        g = task // bands
-        band = band_at(layout, &size, images, task % bands)
+        g = task // job.bands
         mine = buffers + threadid() * buffer
         convolve_band(
-            &job, x0 + g * job.channels * layout.height * layout.width, &band,
+            &job, x0 + g * job.channels * layout.height * layout.width, task % job.bands,
             w0 + g * weight_group_stride, weight_out_stride,
             bias0 + g * job.out_channels if bias0 != NULL else NULL,
             residual0 + g * job.out_channels * y.shape[2] * y.shape[3]
@@ -217,17 +228,22 @@ def convolve(
     free(offsets)
 
 
-cdef void lay_gradient(const real *dy, const Job *job, const Band *band, real *planes) noexcept nogil:
+cdef void lay_gradient(
+    const real *dy, const Job *job, Py_ssize_t index, real *planes
+) noexcept nogil:
     """Copy a band of one group's dy to where its positions are, with zeros between."""
     cdef const Layout *layout = job.layout
+    cdef Band band = band_at(layout, &job.size, job.images, index)
     cdef Py_ssize_t k, image, rows = layout.image_rows if band.images > 1 else band.rows
     cdef Py_ssize_t used = band.images * rows * layout.pitch
-    cdef Py_ssize_t next_band = ahead(job.out_channels, layout.rows, layout.cols, band.rows)
+    cdef Py_ssize_t ahead = way_to_next(
+        job, index, job.y_image_stride, layout.cols, job.out_channels * layout.rows * layout.cols
+    )
     for k in range(job.out_channels):
         for image in range(band.images):
             lay_rows(
                 dy + (band.image + image) * job.y_image_stride + k * layout.rows * layout.cols,
-                &job.target, band.row, 0, rows, layout.pitch, next_band,
+                &job.target, band.row, 0, rows, layout.pitch, ahead,
                 planes + image * layout.image_rows * layout.pitch,
             )
         if used < job.sums:
@@ -237,13 +253,14 @@ cdef void lay_gradient(const real *dy, const Job *job, const Band *band, real *p
 
 
 cdef void add_band(
-    const Job *job, const real *dy, const real *x, const Band *band, Py_ssize_t columns,
+    const Job *job, const real *dy, const real *x, Py_ssize_t index, Py_ssize_t columns,
     real *x_planes, real *dy_planes, real *dw
 ) noexcept nogil:
+    cdef Band band = band_at(job.layout, &job.size, job.images, index)
     cdef Py_ssize_t vector = vector_length(x), strip, k
-    cdef Py_ssize_t length = (positions(job.layout, band) + vector - 1) // vector * vector
-    lay_planes(x, job, band, x_planes)
-    lay_gradient(dy, job, band, dy_planes)
+    cdef Py_ssize_t length = (positions(job.layout, &band) + vector - 1) // vector * vector
+    lay_planes(x, job, index, x_planes)
+    lay_gradient(dy, job, index, dy_planes)
     for strip in range((job.out_channels + GROUPED_STRIP - 1) // GROUPED_STRIP):
         k = strip * GROUPED_STRIP
         correlations(
@@ -273,18 +290,23 @@ def weight_gradient(
     job.channels = x.shape[1] // groups
     job.out_channels = dy.shape[1] // groups
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
+    job.source.begin, job.source.end = x0, x0 + images * job.x_image_stride
     job.y_image_stride = dy.shape[1] * dy.shape[2] * dy.shape[3]
-    cdef Band size = best_band(
+    job.target.begin, job.target.end = dy0, dy0 + images * job.y_image_stride
+    job.images = images
+    job.size = best_band(
         layout, images, job.channels + job.out_channels, job.out_channels * columns, vector,
         max(<Py_ssize_t>FEWEST_POSITIONS,
             MOST_STAGED // (job.channels * layout.phases + job.out_channels)),
         OVERHEAD,
     )
-    cdef Py_ssize_t bands = count_bands(layout, &size, images)
-    cdef Py_ssize_t most = (positions(layout, &size) + vector - 1) // vector * vector
+    job.bands = count_bands(layout, &job.size, images)
+    cdef Py_ssize_t most = (positions(layout, &job.size) + vector - 1) // vector * vector
     job.plane = plane_size(layout, most)
     # Whole images, unlike positions, end with the zeros after their last row.
-    job.sums = most + (layout.image_rows - size.rows + 1) * layout.pitch + 16
+    job.sums = most + layout.pitch + 16
+    if job.size.images > 1:
+        job.sums += (layout.image_rows - layout.rows) * layout.pitch
     cdef Py_ssize_t planes_size = job.channels * layout.phases * job.plane + MAX_LANES
     cdef Py_ssize_t buffer = planes_size + job.out_channels * job.sums + MAX_LANES
     cdef real *buffers = <real *>malloc(num_threads * buffer * sizeof(real))
@@ -292,7 +314,6 @@ def weight_gradient(
     cdef Py_ssize_t g, b, c, tap
     cdef int chunk = max(<Py_ssize_t>1, groups // (16 * num_threads))
     cdef real *mine
-    cdef Band band
     if buffers == NULL or shifts == NULL:
         free(buffers)
         free(shifts)
@@ -310,11 +331,10 @@ def weight_gradient(
     ):
         mine = buffers + threadid() * buffer
         memset(dw0 + g * job.out_channels * columns, 0, job.out_channels * columns * sizeof(real))
-        for b in range(bands):
-            band = band_at(layout, &size, images, b)
+        for b in range(job.bands):
             add_band(
                 &job, dy0 + g * job.out_channels * layout.rows * layout.cols,
-                x0 + g * job.channels * layout.height * layout.width, &band, columns, mine,
+                x0 + g * job.channels * layout.height * layout.width, b, columns, mine,
                 mine + planes_size, dw0 + g * job.out_channels * columns,
             )
     free(buffers)

@@ -57,6 +57,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t width
         Py_ssize_t step_h
         Py_ssize_t step_w
+        const void *begin
+        const void *end
 
     enum:
         GOES_ON

@@ -12,31 +12,35 @@
 #define TAPS_OF_ONE 9
 
 /* Copy `rows` rows from `row` on to rows of `pitch` elements: every step_w-th element from `col`
- * on, zero outside the image. What lies `ahead`, unless that is 0, is asked for meanwhile. */
+ * on, zero outside the image. Vectors may overrun a row, of x as long as they stay in its array.
+ * What lies `ahead` is asked for meanwhile. */
 static void CAT(lay_rows, SUFFIX)(const T *x, const Raster *image, ptrdiff_t row, ptrdiff_t col,
                                   ptrdiff_t rows, ptrdiff_t pitch, ptrdiff_t ahead,
                                   T *restrict to) {
     const ptrdiff_t step = image->step_w, width = image->width;
-    ptrdiff_t low = col < 0 ? (step - 1 - col) / step : 0;
-    ptrdiff_t high = col < width ? (width - col + step - 1) / step : 0;
-    if (high > pitch) high = pitch;
-    if (low > high) low = high = 0;
+    const ptrdiff_t reach = (pitch + VL - 1) / VL * VL * step;
+    const ptrdiff_t low = col < 0 ? (step - 1 - col) / step : 0;
+    const ptrdiff_t high = col < width ? (width - col + step - 1) / step : 0;
+    INTS lanes;
+    for (int i = 0; i < VL; ++i) lanes[i] = i;
     for (; rows > 0; --rows, row += image->step_h, to += pitch) {
-        const int inside = row >= 0 && row < image->height;
-        for (ptrdiff_t j = 0; inside && ahead != 0 && j < width; j += 64 / sizeof(T))
-            __builtin_prefetch(x + row * width + ahead + j);
-        if (inside && high > low) {
-            const T *from = x + row * width + col + low * step;
-            const ptrdiff_t room = x + image->height * width - from;
-            if (step == 1)
-                CAT(copy_row, SUFFIX)(from, high - low, room, to + low);
-            else if (step == 2)
-                CAT(copy_even, SUFFIX)(from, high - low, room, to + low);
-            else
-                for (ptrdiff_t j = low; j < high; ++j) to[j] = from[(j - low) * step];
+        const T *from = x + row * width + col;
+        if (row < 0 || row >= image->height) {
+            for (ptrdiff_t j = 0; j < pitch; ++j) to[j] = 0;
+            continue;
         }
-        for (ptrdiff_t j = 0; j < (inside ? low : pitch); ++j) to[j] = 0;
-        for (ptrdiff_t j = high; inside && j < pitch; ++j) to[j] = 0;
+        for (ptrdiff_t j = 0; j < width; j += 64 / sizeof(T))
+            __builtin_prefetch(x + row * width + ahead + j);
+        if (step > 2 || from < (const T *)image->begin || (const T *)image->end - from < reach) {
+            for (ptrdiff_t j = 0; j < pitch; ++j) to[j] = j >= low && j < high ? from[j * step] : 0;
+            continue;
+        }
+        for (ptrdiff_t j = 0; j < pitch; j += VL, from += step * VL) {
+            const INTS inside = (lanes + (INT)j >= (INT)low) & (lanes + (INT)j < (INT)high);
+            VEC values = *(const VEC *)from;
+            if (step == 2) values = CAT(EVEN, VL)(INTS, values, *(const VEC *)(from + VL));
+            *(VEC *)(to + j) = (VEC)(inside & (INTS)values);
+        }
     }
 }
 

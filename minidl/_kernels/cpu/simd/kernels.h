@@ -52,6 +52,7 @@ typedef struct {
 /* An image, of which every step-th row and column is looked at (see grouped.h). */
 typedef struct {
     ptrdiff_t height, width, step_h, step_w;
+    const void *begin, *end; /* of the array that it lies in */
 } Raster;
 
 enum { GOES_ON = 1, RECTIFY = 2 };
