@@ -22,7 +22,6 @@ from ..geometry import Padding, Pair, conv_output_size
 from . import launch_winograd
 from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
-from .launch_elementwise import relu_forward
 from .planes import Planes
 from .threads import threads_for
 
@@ -161,10 +160,7 @@ def conv2d_forward(
         same_dtype("conv2d", input=x, residual=residual)
         has_shape("conv2d", "residual", residual, y.shape)
     if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
-        launch_winograd.convolve(x, weight, bias, padding, y, relu=relu and residual is None)
-        if residual is not None:
-            y += residual
-            y = relu_forward(y) if relu else y
+        launch_winograd.convolve(x, weight, bias, padding, y, residual=residual, relu=relu)
         return y
     planes = _forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation)
     num_threads = threads_for(y.size * weight[0].size)

@@ -16,18 +16,23 @@ __all__ = ["applies", "convolve", "weight_gradient"]
 
 Array = np.ndarray
 
-# Bytes of transformed tiles that are worked on at once. They should stay in the cache, but all
-# transformed filters pass by once for each such block: wide layers want larger ones.
-FEWEST_BYTES, MOST_BYTES = 4 << 20, 16 << 20
+# Up to so many filters of one channel (9 MB transformed) every thread multiplies its own tiles by
+# all of them: they come from the cache that the threads share.
+MOST_FILTERS = 1 << 16
+# Bytes of a strip of transformed tiles that stay in a thread's cache.
+CACHE = 700 << 10
+# Where there are more filters: strips of tiles that all threads work on, and strips of filters by
+# which a thread multiplies them at a time.
+BLOCK, GROUP = 3, 4
+# Bytes of transformed tiles of a weight gradient that are worked on at once.
+MOST_BYTES = 16 << 20
 # Processor cycles, measured once and rounded, by which shapes are judged: a multiply-accumulate of
 # vectors in the product of packed factors, and in the direct convolution and weight gradient; the
 # transforms of a filter, and of a tile of one channel, there and back.
 VECTOR = 16
-PRODUCT, DIRECT, DIRECT_WEIGHT = 0.5, 0.5, 0.75
-FILTER, TILE_IN, TILE_OUT = 60, 70, 40
+PRODUCT, DIRECT, DIRECT_WEIGHT = 0.5, 0.55, 0.75
+FILTER, TILE_IN, TILE_OUT = 20, 30, 20
 FILTER_BACK, TILE_OF_INPUT, TILE_OF_SLOPE = 80, 150, 100
-# Tiles are multiplied so many at a time.
-STRIP = 48
 
 
 def gains(n: int, in_channels: int, out_channels: int, output_size: Pair) -> bool:
@@ -39,7 +44,7 @@ def gains(n: int, in_channels: int, out_channels: int, output_size: Pair) -> boo
     p, q = output_size
     filters = in_channels * out_channels
     tiles = n * -(-p // 4) * -(-q // 4)
-    tiles = -(-tiles // STRIP) * STRIP
+    tiles = -(-tiles // VECTOR) * VECTOR
     direct = DIRECT / VECTOR * 9 * filters * n * p * q
     product = PRODUCT / VECTOR * 36 * filters * tiles
     transforms = FILTER * filters + tiles * (TILE_IN * in_channels + TILE_OUT * out_channels)
@@ -93,6 +98,7 @@ def convolve(
     y: Array,
     *,
     transposed: bool = False,
+    residual: Array | None = None,
     relu: bool = False,
 ) -> None:
     """y = conv(x, weight) + bias; `transposed` swaps the weight's channels and turns its windows,
@@ -102,10 +108,8 @@ def convolve(
     """
     channels = x.shape[1]
     n, k, p, q = y.shape
-    tiles = n * -(-p // 4) * -(-q // 4)
-    filter_bytes = 36 * channels * k * 4
-    room = min(max(filter_bytes // 2, FEWEST_BYTES), MOST_BYTES) // 4
-    u_size, v_size, strips = winograd.scratch_sizes(channels, k, tiles, room)
+    threads = threads_for(y.size * channels)
+    strips, block, group, size = _division(n * -(-p // 4) * -(-q // 4), channels, k, threads)
     out_stride, in_stride = channels * 9, 9
     if transposed:
         out_stride, in_stride = 9, k * 9
@@ -116,14 +120,37 @@ def convolve(
         in_stride,
         transposed,
         bias,
+        residual,
         relu,
         y,
         (-padding[0], -padding[2]),
-        empty((u_size,), x.dtype),
-        empty((v_size,), x.dtype),
         strips,
-        threads_for(y.size * channels),
+        block,
+        group,
+        empty((size,), x.dtype),
+        threads,
     )
+
+
+def _division(
+    tiles: int, in_channels: int, out_channels: int, threads: int
+) -> tuple[int, int, int, int]:
+    """Strips of tiles; how many of them all threads share, or 0 if each is one thread's own; strips
+    of filters in a group; and the elements of scratch memory they need."""
+    filters, vector, widest = winograd.strip_shape()
+    u, v, m = winograd.strip_sizes(in_channels)
+    vectors = -(-tiles // vector)
+    filter_strips = -(-out_channels // filters)
+    if in_channels * out_channels > MOST_FILTERS or vectors < 4:
+        strips = -(-vectors * vector // widest)
+        block, group = min(BLOCK, strips), min(GROUP, -(-filter_strips // 8))
+        return strips, block, group, block * v + threads * group * (u + block * m)
+    width = widest
+    if 4 * v > CACHE >= 4 * v * (widest - vector) // widest:
+        width -= vector
+    strips = -(-vectors * vector // width)
+    strips = min(vectors, -(-strips // threads) * threads)
+    return strips, 0, 1, filter_strips * u + threads * (v + m)
 
 
 def weight_gradient(dy: Array, x: Array, padding: Padding, dw: Array) -> None:

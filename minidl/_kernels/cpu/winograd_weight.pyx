@@ -33,9 +33,9 @@ def block_sizes(Py_ssize_t in_channels, Py_ssize_t out_channels, Py_ssize_t tile
 
 
 cdef void transform_strip(
-    const Kernels_F32 *isa, const float *images, const Window *window, bint is_input,
-    Py_ssize_t dy, Py_ssize_t dx, Py_ssize_t channels, Py_ssize_t first, Py_ssize_t count,
-    Py_ssize_t tiles_h, Py_ssize_t tiles_w, Segment *segments, float *d, float *rows,
+    const Kernels_F32 *isa, const float *images, const float *end, const Window *window,
+    bint is_input, Py_ssize_t dy, Py_ssize_t dx, Py_ssize_t channels, Py_ssize_t first,
+    Py_ssize_t count, Py_ssize_t tiles_h, Py_ssize_t tiles_w, Segment *segments, float *rows,
     float *packed, Py_ssize_t point_step
 ) noexcept nogil:
     """Transform `count` tiles of up to NR (input) or MR (output gradient) channels into a strip.
@@ -43,22 +43,19 @@ cdef void transform_strip(
     packed[xi][tile][channel]: NR tiles at a time, channel by channel, then turned over.
     """
     cdef Py_ssize_t nr = isa.nr, plane = window.height * window.width
-    cdef Py_ssize_t side = 6 if is_input else 4, width = isa.nr if is_input else isa.mr
-    cdef Py_ssize_t group, done, n_segments, tiles, channel, tap, xi
+    cdef Py_ssize_t width = isa.nr if is_input else isa.mr
+    cdef Py_ssize_t group, done, n_segments, tiles, channel, xi
     for group in range((count + nr - 1) // nr):
         done = group * nr
         tiles = min(nr, count - done)
         n_segments = segment_pixels(first + done, tiles, tiles_h, tiles_w, nr, nr, segments)
-        if tiles < nr:
-            memset(d, 0, side * side * nr * sizeof(float))
         for channel in range(channels):
-            for tap in range(side * side):
-                isa.gather(images + channel * plane, window, dy + tap // side, dx + tap % side,
-                           segments, n_segments, d + tap * nr)
             if is_input:
-                isa.winograd_input(d, nr, rows + channel * POINTS * nr, nr)
+                isa.winograd_input(images + channel * plane, end, window, dy, dx, segments,
+                                   n_segments, nr, rows + channel * POINTS * nr, nr)
             else:
-                isa.winograd_slope(d, nr, rows + channel * POINTS * nr, nr)
+                isa.winograd_slope(images + channel * plane, end, window, dy, dx, segments,
+                                   n_segments, nr, rows + channel * POINTS * nr, nr)
         for xi in range(POINTS):
             if is_input:
                 isa.pack_nr(rows + xi * nr, POINTS * nr, channels, tiles,
@@ -103,6 +100,8 @@ def weight_gradient(
     cdef Py_ssize_t dy_plane = dy.shape[2] * dy.shape[3], x_plane = x.shape[2] * x.shape[3]
     cdef const float *dy0 = &dy[0, 0, 0, 0]
     cdef const float *x0 = &x[0, 0, 0, 0]
+    cdef const float *dy_end = dy0 + dy.shape[0] * out_channels * dy_plane
+    cdef const float *x_end = x0 + x.shape[0] * in_channels * x_plane
     cdef float *dw0 = &dw[0, 0]
     cdef float *u0 = &u[0]
     cdef float *v0 = &v[0]
@@ -134,16 +133,16 @@ def weight_gradient(
                 mine = buffers + threadid() * size
                 if i < c_strips:
                     transform_strip(
-                        isa, x0 + i * nr * x_plane, &x_window, True, row, col,
+                        isa, x0 + i * nr * x_plane, x_end, &x_window, True, row, col,
                         min(nr, in_channels - i * nr), first, count, tiles_h, tiles_w,
-                        segments + threadid() * nr, mine, mine + POINTS * nr,
+                        segments + threadid() * nr, mine,
                         v0 + i * nr * block, v_step,
                     )
                 else:
                     transform_strip(
-                        isa, dy0 + (i - c_strips) * mr * dy_plane, &dy_window, False, 0, 0,
+                        isa, dy0 + (i - c_strips) * mr * dy_plane, dy_end, &dy_window, False, 0, 0,
                         min(mr, out_channels - (i - c_strips) * mr), first, count, tiles_h, tiles_w,
-                        segments + threadid() * nr, mine, mine + POINTS * nr,
+                        segments + threadid() * nr, mine,
                         u0 + (i - c_strips) * mr * block, u_step,
                     )
             for i in prange(POINTS * c_strips, num_threads=num_threads, schedule="dynamic"):

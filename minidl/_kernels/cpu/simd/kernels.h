@@ -88,9 +88,17 @@ enum { GOES_ON = 1, RECTIFY = 2 };
                        const Segment *segments, ptrdiff_t count, T *target);                      \
         /* the transforms of winograd.h */                                                        \
         void (*winograd_filter)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step);            \
-        void (*winograd_input)(const T *d, ptrdiff_t d_step, T *v, ptrdiff_t v_step);             \
-        void (*winograd_output)(const T *m, ptrdiff_t m_step, T bias, int flags, T *rows);        \
-        void (*winograd_slope)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step);             \
+        void (*winograd_input)(const T *channel, const T *end, const Window *window,              \
+                               ptrdiff_t dy, ptrdiff_t dx, const Segment *segments,              \
+                               ptrdiff_t count, ptrdiff_t lanes, T *v, ptrdiff_t v_step);        \
+        void (*winograd_slope)(const T *channel, const T *end, const Window *window,              \
+                               ptrdiff_t dy, ptrdiff_t dx, const Segment *segments,              \
+                               ptrdiff_t count, ptrdiff_t lanes, T *v, ptrdiff_t v_step);        \
+        void (*winograd_product)(ptrdiff_t k, const T *a, const T *b, ptrdiff_t lanes, T *tile);  \
+        void (*winograd_output)(const T *m, ptrdiff_t m_step, ptrdiff_t lanes,                    \
+                                const Segment *segments, ptrdiff_t count,                         \
+                                const Window *plane, T bias, const T *residual, int flags,        \
+                                T *y);                                                            \
         void (*winograd_weight)(const T *m, ptrdiff_t m_step, T *w);                              \
         /* rows [first, last) of one plane's output (backward: phase rows); see pool.h */         \
         void (*max_pool)(const T *x, const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,     \

@@ -29,6 +29,19 @@
 #define EVEN_16(I, a, b) \
     SHUFFLE(I, a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 
+/* And at odd places. */
+#define ODD_2(I, a, b) SHUFFLE(I, a, b, 1, 3)
+#define ODD_4(I, a, b) SHUFFLE(I, a, b, 1, 3, 5, 7)
+#define ODD_8(I, a, b) SHUFFLE(I, a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+#define ODD_16(I, a, b) \
+    SHUFFLE(I, a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+
+/* All elements of a but the first, and the first of b. */
+#define NEXT_2(I, a, b) SHUFFLE(I, a, b, 1, 2)
+#define NEXT_4(I, a, b) SHUFFLE(I, a, b, 1, 2, 3, 4)
+#define NEXT_8(I, a, b) SHUFFLE(I, a, b, 1, 2, 3, 4, 5, 6, 7, 8)
+#define NEXT_16(I, a, b) SHUFFLE(I, a, b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
+
 /* Interleave the low halves, and the high halves, of two vectors of 2, 4, 8 or 16 elements. */
 #define INTERLEAVE_LOW_2(I, a, b) SHUFFLE(I, a, b, 0, 2)
 #define INTERLEAVE_HIGH_2(I, a, b) SHUFFLE(I, a, b, 1, 3)
