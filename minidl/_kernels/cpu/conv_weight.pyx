@@ -1,198 +1,339 @@
-"""The weight gradient of convolution, as dot products of shifted planes.
+"""The weight gradient of convolution, as sums of outer products.
 
 dw[k, c, tap] is the sum over output pixels of dy[k] times the input's channel c seen through the
-tap. Both lie in planes with the same numbering of positions (see planes.pyx), dy with zeros where a
-position belongs to no pixel, so each element is a dot product of two consecutive stretches of
-memory and nothing is packed. The micro-kernel does DOT x DOT of them at once.
+tap. A band of pixels at a time, both factors are transposed: dy into strips [pixel][MR output
+channels], the input's planes (see planes.pyx) into tiles [position][NO input channels]. A pixel
+then adds the outer product of a row of each, and a tap only shifts where a tile's rows are read.
+With few input channels a tile's columns are pairs of channel and tap instead, to fill it.
 
-A task owns some output channels and all or some input channels and walks through a range of bands,
-in order. The ranges depend on the shapes alone, so the bits do not depend on the number of threads.
+A task owns some strips and tiles and walks through a range of bands, in order. The ranges depend
+on the shapes alone, so the bits do not depend on the number of threads.
 """
+
+import numpy as np
 
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
+from .buffers import empty
 from .planes cimport (
     Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
 )
-from .simd cimport dot_products, dot_size, real, sums_of_dots, vector_length
+from .simd cimport (
+    columns_of_outer_product, outer_products, pack_a, pack_columns, real, rows_of_strip,
+)
 
 cdef enum:
-    MOST_POSITIONS = 1024
-    MOST_ROWS = 100             # output channels of a task
-    MOST_STAGED = 32 * 1024     # elements of the input's planes at once
-    # Positions that cost as much as setting up and adding up a block of dot products.
-    OVERHEAD = 96
+    MOST_POSITIONS = 256
+    MOST_PACKED = 128 * 1024    # elements of a task's strips of dy
+    MOST_STAGED = 32 * 1024     # elements of the input's planes, if its tiles hold pairs
+    MOST_SUMS = 4 * 1024 * 1024
+    FEWEST_PIXELS = 2048        # of a range of bands
+    MOST_PARTS = 16
+    LINE = 64                   # bytes of a cache line
+    # Positions that cost as much as loading and storing a tile of sums, and multiply-accumulates
+    # that cost as much as packing an element.
+    OVERHEAD = 8
+    PACKING = 16
+
+
+cdef extern from *:
+    """
+    static void minidl_prefetch(const char *from, const char *to) {
+        for (; from < to; from += 64) __builtin_prefetch(from, 0, 2);
+    }
+    """
+    void minidl_prefetch(const char *begin, const char *end) noexcept nogil
 
 
 # What all tasks share.
 cdef struct Job:
     const Layout *layout
-    Py_ssize_t n_taps, x_plane, dy_plane, dy_length
-    Py_ssize_t channel_block            # input channels in the planes at once
     Py_ssize_t x_image_stride, dy_image_stride
-    const Py_ssize_t *dy_rows           # where the rows of dy, and those of x, begin
-    const Py_ssize_t *x_rows
+    bint whole                          # the planes are the images
+    bint pairs
+    Py_ssize_t channels, columns        # of a group
+    Py_ssize_t plane                    # elements of a plane, at most
+    Py_ssize_t n_taps                   # of a tile: 1 for pairs
+    const Py_ssize_t *shifts            # of the taps in a tile
+    const Py_ssize_t *starts            # of a tile's columns in the planes
+    const Py_ssize_t *rows              # of a tile, one a pixel
+    Py_ssize_t strip                    # elements of a strip of dy, at most
 
 
-cdef void fill_gradient(
-    const real *dy, const Job *job, const Band *band, Py_ssize_t channels, real *target
+cdef void pack_tile(
+    const Job *job, const real *x, const Band *band, Py_ssize_t tile, real *planes, real *packed
 ) noexcept nogil:
-    """Copy a band of dy to where its positions are, with zeros between."""
+    """The tile's columns [phase][position][NO]; planes of pairs hold the band already."""
     cdef const Layout *layout = job.layout
-    cdef Py_ssize_t k, image, row
-    cdef const real *source
-    memset(target, 0, channels * job.dy_plane * sizeof(real))
-    for k in range(channels):
+    cdef Py_ssize_t no = columns_of_outer_product(x), image, phase, channels
+    cdef Py_ssize_t pixels = layout.height * layout.width, count = positions(layout, band)
+    if job.pairs:
+        pack_columns(planes, job.starts + tile * no, min(no, job.columns - tile * no), count,
+                     packed)
+        return
+    channels = min(no, job.channels - tile * no)
+    x += tile * no * pixels
+    if job.whole:
+        count = band.rows * layout.cols
         for image in range(band.images):
-            source = (dy + (band.image + image) * job.dy_image_stride
-                      + (k * layout.rows + band.row) * layout.cols)
-            if layout.pitch == layout.cols:
-                memcpy(target + image * layout.image_rows * layout.pitch, source,
-                       band.rows * layout.cols * sizeof(real))
-                continue
-            for row in range(band.rows):
-                memcpy(target + (image * layout.image_rows + row) * layout.pitch,
-                       source + row * layout.cols, layout.cols * sizeof(real))
-        target += job.dy_plane
+            pack_columns(
+                x + (band.image + image) * job.x_image_stride + band.row * layout.cols, job.starts,
+                channels, count, packed + image * count * no,
+            )
+        return
+    count += layout.span * layout.pitch + layout.col_span
+    fill_planes(x, job.x_image_stride, channels, layout, band, job.plane, planes)
+    for phase in range(layout.phases):
+        pack_columns(planes + phase * job.plane, job.starts, channels, count,
+                     packed + phase * job.plane * no)
+
+
+cdef void prefetch(
+    const real *images, Py_ssize_t image_stride, Py_ssize_t plane, const Band *band,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil:
+    """Ask for the elements [begin, end) of the channels [first, last) of a band's images."""
+    cdef Py_ssize_t image, channel
+    cdef const real *source
+    for image in range(band.images):
+        for channel in range(first, last):
+            source = images + (band.image + image) * image_stride + channel * plane
+            minidl_prefetch(<const char *>(source + begin), <const char *>(source + end))
+
+
+cdef void prefetch_input(
+    const Job *job, const real *x, const Band *band, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef const Layout *layout = job.layout
+    cdef Py_ssize_t row = (band.row + layout.first_row) * layout.stride_h
+    prefetch(
+        x, job.x_image_stride, layout.height * layout.width, band, first, last,
+        max(0, row) * layout.width,
+        min(layout.height, row + (band.rows + layout.span) * layout.stride_h) * layout.width,
+    )
 
 
 cdef void add_band(
-    const Job *job, const real *dy, const real *x, const Band *band, Py_ssize_t rows,
-    Py_ssize_t channels, Py_ssize_t length, real *dy_planes, real *x_planes, real *sums
+    const Job *job, const real *dy, const real *x, const Band *band, const Band *next_band,
+    Py_ssize_t out_channels, Py_ssize_t first_tile, Py_ssize_t last_tile, real *strips,
+    real *planes, real *packed, real *sums, Py_ssize_t sums_step, bint first
 ) noexcept nogil:
-    """Add a band's part to the blocks of dot products, [channel block][column][row]."""
-    cdef Py_ssize_t dot = dot_size(x), n_sums = sums_of_dots(x)
-    cdef Py_ssize_t row_tiles = (rows + dot - 1) // dot, block, channel0, count, i, j
-    cdef Py_ssize_t plane = job.layout.height * job.layout.width
-    fill_gradient(dy, job, band, rows, dy_planes)
-    for block in range((channels + job.channel_block - 1) // job.channel_block):
-        channel0 = block * job.channel_block
-        count = min(job.channel_block, channels - channel0)
-        fill_planes(x + channel0 * plane, job.x_image_stride, count, job.layout, band, job.x_plane,
-                    x_planes)
-        for j in range((count * job.n_taps + dot - 1) // dot):
-            for i in range(row_tiles):
-                dot_products(length, dy_planes, job.dy_rows + i * dot, x_planes,
-                             job.x_rows + j * dot, sums)
-                sums += n_sums
+    """Add a band's part to sums[tile][tap], `sums_step` apart: MR x NO of them for each strip.
+
+    What the next tile or band will pack is fetched from memory meanwhile, a little at each step.
+    """
+    cdef const Layout *layout = job.layout
+    cdef Py_ssize_t mr = rows_of_strip(dy), no = columns_of_outer_product(dy)
+    cdef Py_ssize_t pixels = layout.rows * layout.cols, length = band.rows * layout.cols
+    cdef Py_ssize_t n_strips = (out_channels + mr - 1) // mr, i, image, tile, tap, channel, count
+    cdef Py_ssize_t steps = job.n_taps * n_strips, step, done, band_steps
+    band_steps = (last_tile - first_tile) * steps
+    for i in range(n_strips):
+        for image in range(band.images):
+            pack_a(
+                dy + (band.image + image) * job.dy_image_stride + i * mr * pixels
+                + band.row * layout.cols,
+                pixels, min(mr, out_channels - i * mr), length,
+                strips + i * job.strip + image * length * mr,
+            )
+    if job.pairs:
+        fill_planes(x, job.x_image_stride, job.channels, layout, band, job.plane, planes)
+    for tile in range(first_tile, last_tile):
+        pack_tile(job, x, band, tile, planes, packed)
+        channel = (tile + 1 if tile + 1 < last_tile else first_tile) * no
+        count = min(no, job.channels - channel)
+        for step in range(steps):
+            tap = step // n_strips
+            i = step % n_strips
+            done = (tile - first_tile) * steps + step
+            prefetch(
+                dy, job.dy_image_stride, pixels, next_band, done * out_channels // band_steps,
+                (done + 1) * out_channels // band_steps, next_band.row * layout.cols,
+                (next_band.row + next_band.rows) * layout.cols,
+            )
+            if job.pairs:
+                prefetch_input(job, x, next_band, done * job.channels // band_steps,
+                               (done + 1) * job.channels // band_steps)
+            else:
+                prefetch_input(
+                    job, x, band if tile + 1 < last_tile else next_band,
+                    channel + step * count // steps, channel + (step + 1) * count // steps,
+                )
+            outer_products(
+                band.images * length, strips + i * job.strip, packed + job.shifts[tap],
+                job.rows, sums + (tile * job.n_taps + tap) * sums_step + i * mr * no, first,
+            )
 
 
 cdef void write_gradient(
-    const Job *job, const real *sums, Py_ssize_t rows, Py_ssize_t channels, real *dw,
-    Py_ssize_t dw_row
+    const Job *job, real *sums, Py_ssize_t tap_step, Py_ssize_t parts, Py_ssize_t part_step,
+    Py_ssize_t tile, Py_ssize_t rows, real *dw, Py_ssize_t dw_row
 ) noexcept nogil:
-    cdef Py_ssize_t dot = dot_size(sums), n_sums = sums_of_dots(sums)
-    cdef Py_ssize_t row_tiles = (rows + dot - 1) // dot, block, channel0, columns, i, j, row, column
-    for block in range((channels + job.channel_block - 1) // job.channel_block):
-        channel0 = block * job.channel_block
-        columns = min(job.channel_block, channels - channel0) * job.n_taps
-        for j in range((columns + dot - 1) // dot):
-            for i in range(row_tiles):
-                for row in range(min(dot, rows - i * dot)):
-                    for column in range(min(dot, columns - j * dot)):
-                        dw[(i * dot + row) * dw_row + channel0 * job.n_taps + j * dot + column] = (
-                            sums[row * dot + column]
-                        )
-                sums += n_sums
+    """Add up the parts of the sums of one strip and tile, and write dw's rows."""
+    cdef Py_ssize_t mr = rows_of_strip(sums), no = columns_of_outer_product(sums)
+    cdef Py_ssize_t tap, part, i, row, column
+    cdef Py_ssize_t columns = min(
+        no, (job.columns if job.pairs else job.channels) - tile * no
+    )
+    cdef const real *more
+    cdef real *mine
+    cdef real *to
+    for tap in range(job.n_taps):
+        mine = sums + tap * tap_step
+        for part in range(1, parts):
+            more = mine + part * part_step
+            for i in range(mr * no):
+                mine[i] += more[i]
+    for row in range(rows):
+        to = dw + row * dw_row + tile * no * job.n_taps
+        mine = sums + row * no
+        if job.n_taps == 1:
+            memcpy(to, mine, columns * sizeof(real))
+            continue
+        for column in range(columns):
+            for tap in range(job.n_taps):
+                to[tap] = mine[tap * tap_step]
+            to += job.n_taps
+            mine += 1
 
 
 def weight_gradient(
     const real[:, :, :, ::1] dy, const real[:, :, :, ::1] x, Planes planes, Py_ssize_t groups,
-    real[:, :, ::1] dw, int num_threads,
+    real[:, ::1] dw, int num_threads,
 ):
-    """dw[i, k, c * taps + t] = sum of dy[n, k, p, q] * x[n, c, p*stride + dy_t, q*stride + dx_t].
-
-    dw's first axis holds partial sums over consecutive ranges of bands: the caller adds them up.
-    Their number must not depend on the number of threads, or the bits would.
-    """
+    """dw[k, c * taps + t] = sum of dy[n, k, p, q] * x[n, c, p*stride + dy_t, q*stride + dx_t]."""
     cdef const Layout *layout = &planes.layout
-    cdef Py_ssize_t images = x.shape[0], parts = dw.shape[0], columns = dw.shape[2]
+    cdef Py_ssize_t images = x.shape[0], columns = dw.shape[1], n_taps = planes.taps.shape[0]
     cdef Py_ssize_t channels = x.shape[1] // groups, out_channels = dy.shape[1] // groups
     cdef const real *dy0 = &dy[0, 0, 0, 0]
     cdef const real *x0 = &x[0, 0, 0, 0]
-    cdef real *dw0 = &dw[0, 0, 0]
-    cdef Py_ssize_t dot = dot_size(x0), n_sums = sums_of_dots(x0), vector = vector_length(x0)
+    cdef real *dw0 = &dw[0, 0]
+    cdef Py_ssize_t mr = rows_of_strip(x0), no = columns_of_outer_product(x0), micro = mr * no
+    cdef Py_ssize_t strips = (out_channels + mr - 1) // mr, tiles = (channels + no - 1) // no
+    cdef Py_ssize_t pixels = images * layout.rows * layout.cols
     cdef Job job
     job.layout = layout
-    job.n_taps = planes.taps.shape[0]
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
     job.dy_image_stride = dy.shape[1] * dy.shape[2] * dy.shape[3]
+    job.channels = channels
+    job.columns = columns
 
     cdef Band size = best_band(
-        layout, images, channels + out_channels, out_channels * columns, vector, MOST_POSITIONS,
+        layout, images, channels + out_channels, strips * tiles * n_taps * micro, 1, MOST_POSITIONS,
         OVERHEAD,
     )
     cdef Py_ssize_t bands = count_bands(layout, &size, images)
-    cdef Py_ssize_t most = (positions(layout, &size) + vector - 1) // vector * vector
-    job.x_plane = plane_size(layout, most)
-    job.dy_plane = plane_size(layout, most)
-    # Tasks: ranges of bands x groups x blocks of output channels x blocks of input channels.
-    cdef Py_ssize_t row_blocks = (out_channels + MOST_ROWS - 1) // MOST_ROWS
-    cdef Py_ssize_t row_block = (
-        ((out_channels + row_blocks - 1) // row_blocks + dot - 1) // dot * dot
+    job.plane = plane_size(layout, positions(layout, &size))
+    job.strip = size.images * size.rows * layout.cols * mr
+    job.whole = (
+        n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1
+        and layout.rows == layout.height and layout.cols == layout.width
+        and layout.first_row == 0 and layout.first_col == 0
     )
-    cdef Py_ssize_t tasks = parts * groups * row_blocks
-    cdef Py_ssize_t column_blocks = max(
-        <Py_ssize_t>1, min(channels, (4 * num_threads + tasks - 1) // tasks)
+    cdef Py_ssize_t pair_tiles = (columns + no - 1) // no
+    job.pairs = (
+        pair_tiles * (out_channels + PACKING) < tiles * n_taps * out_channels
+        and channels * layout.phases * job.plane <= MOST_STAGED
     )
-    cdef Py_ssize_t column_block = (channels + column_blocks - 1) // column_blocks
-    job.channel_block = min(
-        column_block, max(<Py_ssize_t>1, MOST_STAGED // (layout.phases * job.x_plane))
+    job.n_taps = n_taps
+    if job.pairs:
+        tiles = pair_tiles
+        job.n_taps = 1
+    # The sums: [part][group][tile][tap][strip][MR][NO].
+    cdef Py_ssize_t sums_size = groups * tiles * job.n_taps * strips * micro, parts = 1
+    while (2 * parts <= MOST_PARTS and 2 * parts * FEWEST_PIXELS <= pixels
+           and 2 * parts * sums_size <= MOST_SUMS and 2 * parts <= bands):
+        parts *= 2
+    cdef real[::1] sums_array = empty((parts * sums_size,), np.asarray(dw).dtype)
+    cdef real *sums = &sums_array[0]
+    # Tasks: ranges of bands x groups x blocks of strips x blocks of tiles. Each packs its own
+    # strips and tiles, so what is wider is cut.
+    cdef Py_ssize_t row_blocks = min(strips, (strips * job.strip + MOST_PACKED - 1) // MOST_PACKED)
+    cdef Py_ssize_t column_blocks = 1
+    if num_threads > 1:
+        while parts * groups * row_blocks * column_blocks < 2 * num_threads and (
+            row_blocks < strips or column_blocks < tiles
+        ):
+            if column_blocks < tiles and (row_blocks >= strips or out_channels <= channels):
+                column_blocks += 1
+            else:
+                row_blocks += 1
+    cdef Py_ssize_t row_block = (strips + row_blocks - 1) // row_blocks
+    cdef Py_ssize_t strips_size = row_block * job.strip
+    cdef Py_ssize_t planes_size = (channels if job.pairs else no) * layout.phases * job.plane
+    cdef Py_ssize_t tile_size = layout.phases * job.plane * no
+    cdef Py_ssize_t buffer = (tile_size + planes_size + strips_size + 15) // 16 * 16
+    cdef real *buffers = <real *>malloc((num_threads * buffer + LINE) * sizeof(real))
+    cdef real *aligned = <real *>((<size_t>buffers + LINE - 1) // LINE * LINE)
+    cdef Py_ssize_t *shifts = <Py_ssize_t *>malloc(
+        (n_taps + job.strip // mr + tiles * no) * sizeof(Py_ssize_t)
     )
-    cdef Py_ssize_t sub_blocks = (column_block + job.channel_block - 1) // job.channel_block
-    cdef Py_ssize_t column_tiles = (job.channel_block * job.n_taps + dot - 1) // dot
-    cdef Py_ssize_t sums_size = sub_blocks * column_tiles * (row_block // dot) * n_sums
-    cdef Py_ssize_t dy_size = row_block * job.dy_plane
-    cdef Py_ssize_t buffer = dy_size + job.channel_block * layout.phases * job.x_plane + sums_size
-    cdef real *buffers = <real *>malloc(num_threads * buffer * sizeof(real))
-    cdef Py_ssize_t *dy_rows = <Py_ssize_t *>malloc(
-        (row_block + column_tiles * dot) * sizeof(Py_ssize_t)
-    )
-    cdef Py_ssize_t *x_rows = dy_rows + row_block
-    cdef Py_ssize_t task, part, g, i, c, tap, b, rows, length
+    cdef Py_ssize_t *rows = shifts + n_taps
+    cdef Py_ssize_t *starts = rows + job.strip // mr
+    cdef Py_ssize_t task, part, g, i, j, c, tap, b, begin
     cdef real *mine
-    cdef real *sums
-    cdef Band band
-    if buffers == NULL or dy_rows == NULL:
+    cdef Band band, next_band
+    if buffers == NULL or shifts == NULL:
         free(buffers)
-        free(dy_rows)
+        free(shifts)
         raise MemoryError(f"convolution: no memory for {num_threads} buffers of {buffer} elements")
-    for i in range(row_block):
-        dy_rows[i] = i * job.dy_plane
-    for i in range(column_tiles * dot):
-        c = min(i, job.channel_block * job.n_taps - 1) // job.n_taps
-        tap = min(i, job.channel_block * job.n_taps - 1) % job.n_taps
-        x_rows[i] = ((c * layout.phases + planes.taps[tap, 0]) * job.x_plane
-                     + planes.taps[tap, 1] * layout.pitch + planes.taps[tap, 2])
-    job.dy_rows = dy_rows
-    job.x_rows = x_rows
-
-    for task in prange(
-        tasks * column_blocks, nogil=True, num_threads=num_threads, schedule="dynamic"
-    ):
-        c = task % column_blocks * column_block
-        i = task // column_blocks % row_blocks * row_block
-        g = task // (column_blocks * row_blocks) % groups
-        part = task // (column_blocks * row_blocks * groups)
-        rows = min(row_block, out_channels - i)
-        mine = buffers + threadid() * buffer
-        sums = mine + buffer - sums_size
-        memset(sums, 0, sums_size * sizeof(real))
-        if c < channels and rows > 0:
-            for b in range(part * bands // parts, (part + 1) * bands // parts):
-                band = band_at(layout, &size, images, b)
-                length = (positions(layout, &band) + vector - 1) // vector * vector
-                add_band(
-                    &job, dy0 + (g * out_channels + i) * layout.rows * layout.cols,
-                    x0 + (g * channels + c) * layout.height * layout.width, &band, rows,
-                    min(column_block, channels - c), length, mine, mine + dy_size, sums,
+    for i in range(job.strip // mr):
+        rows[i] = ((i // (size.rows * layout.cols) * layout.image_rows
+                    + i // layout.cols % size.rows) * layout.pitch + i % layout.cols) * no
+    for tap in range(n_taps):
+        i = planes.taps[tap, 1] * layout.pitch + planes.taps[tap, 2]
+        shifts[tap] = (planes.taps[tap, 0] * job.plane + i) * no
+        if job.pairs:
+            for c in range(channels):
+                starts[c * n_taps + tap] = (
+                    (c * layout.phases + planes.taps[tap, 0]) * job.plane + i
                 )
+    if job.pairs:
+        shifts[0] = 0
+    else:
+        for i in range(no):
+            starts[i] = i * (layout.height * layout.width if job.whole
+                             else layout.phases * job.plane)
+    job.shifts = shifts
+    job.rows = rows
+    job.starts = starts
+
+    with nogil:
+        for task in prange(
+            parts * groups * row_blocks * column_blocks, num_threads=num_threads, schedule="dynamic"
+        ):
+            j = task % column_blocks
+            i = task // column_blocks % row_blocks * strips // row_blocks
+            g = task // (column_blocks * row_blocks) % groups
+            part = task // (column_blocks * row_blocks * groups)
+            mine = aligned + threadid() * buffer
+            begin = part * bands // parts
+            for b in range(begin, (part + 1) * bands // parts):
+                band = band_at(layout, &size, images, b)
+                next_band = band
+                next_band.images = 0
+                if b + 1 < (part + 1) * bands // parts:
+                    next_band = band_at(layout, &size, images, b + 1)
+                add_band(
+                    &job, dy0 + (g * out_channels + i * mr) * layout.rows * layout.cols,
+                    x0 + g * channels * layout.height * layout.width, &band, &next_band,
+                    min((task // column_blocks % row_blocks + 1) * strips // row_blocks * mr,
+                        out_channels) - i * mr,
+                    j * tiles // column_blocks, (j + 1) * tiles // column_blocks,
+                    mine + tile_size + planes_size, mine + tile_size, mine,
+                    sums + part * sums_size + (g * tiles * job.n_taps * strips + i) * micro,
+                    strips * micro, b == begin,
+                )
+        for task in prange(groups * tiles * strips, num_threads=num_threads, schedule="static"):
+            i = task % strips
+            j = task // strips % tiles
+            g = task // (strips * tiles)
             write_gradient(
-                &job, sums, rows, min(column_block, channels - c),
-                dw0 + (part * dy.shape[1] + g * out_channels + i) * columns + c * job.n_taps,
-                columns,
+                &job, sums + ((g * tiles + j) * job.n_taps * strips + i) * micro, strips * micro,
+                parts, sums_size, j, min(mr, out_channels - i * mr),
+                dw0 + (g * out_channels + i * mr) * columns, columns,
             )
     free(buffers)
-    free(dy_rows)
+    free(shifts)

@@ -43,9 +43,6 @@ FEW_ROWS, FEW_COLUMNS, CACHED_BYTES = 16, 48, 1 << 20
 # Groups of at most so many input and output channels have kernels of their own.
 MOST_GROUPED_CHANNELS = 32
 
-# Largest buffer of partial sums of a weight gradient.
-MAX_PARTIAL_BYTES = 16 << 20
-
 
 @lru_cache(256)
 def _forward_taps(kernel_size: Pair, padding: Padding, dilation: Pair) -> Array:
@@ -301,27 +298,9 @@ def conv2d_weight_grad(
     columns = c_per_group * r * s
     num_threads = threads_for(dy.size * columns)
     planes = _forward_planes(x.shape[2:], (r, s), dy.shape[2:], stride, padding, dilation)
-    if _in_small_groups(groups, weight_shape):
-        conv_grouped.weight_gradient(dy, x, planes, groups, dw.reshape(k, columns), num_threads)
-        return dw
-    pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
-    parts = _partial_sums(k, columns, groups, pixels, dy.itemsize)
-    total = dw.reshape(k, columns)
-    partial = total[None] if parts == 1 else empty((parts, k, columns), dy.dtype)
-    conv_weight.weight_gradient(dy, x, planes, groups, partial, num_threads)
-    if parts > 1:
-        np.sum(partial, axis=0, out=total)
+    kernel = conv_grouped if _in_small_groups(groups, weight_shape) else conv_weight
+    kernel.weight_gradient(dy, x, planes, groups, dw.reshape(k, columns), num_threads)
     return dw
-
-
-def _partial_sums(k: int, columns: int, groups: int, pixels: int, itemsize: int) -> int:
-    """In how many ranges of pixels a weight gradient is summed.
-
-    Small gradients (first layers) have too few elements to keep all threads busy, so their pixels
-    are cut as well. The number depends on the shapes alone: it decides the order of summation.
-    """
-    tasks = groups * -(-k // groups // 100) * -(-columns // 400)
-    return max(1, min(16 // tasks, pixels // 2048, MAX_PARTIAL_BYTES // (k * columns * itemsize)))
 
 
 def im2col(

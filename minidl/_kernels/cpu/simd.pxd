@@ -69,6 +69,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t mr
         Py_ssize_t nr
         Py_ssize_t vl
+        Py_ssize_t no
         Py_ssize_t dot
         Py_ssize_t dot_sums
         void (*product)(Py_ssize_t, const float *, const float *, float *, int) noexcept nogil
@@ -82,6 +83,10 @@ cdef extern from "kernels.h" nogil:
                      float *) noexcept nogil
         void (*pack_mr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*pack_nr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
+        void (*outer)(Py_ssize_t, const float *, const float *, const Py_ssize_t *, float *,
+                      int) noexcept nogil
+        void (*pack_no)(const float *, const Py_ssize_t *, Py_ssize_t, Py_ssize_t,
+                        float *) noexcept nogil
         void (*gather)(const float *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
                        Py_ssize_t, float *) noexcept nogil
         void (*winograd_filter)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
@@ -132,6 +137,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t mr
         Py_ssize_t nr
         Py_ssize_t vl
+        Py_ssize_t no
         Py_ssize_t dot
         Py_ssize_t dot_sums
         void (*product)(Py_ssize_t, const double *, const double *, double *, int) noexcept nogil
@@ -145,6 +151,10 @@ cdef extern from "kernels.h" nogil:
                      double *) noexcept nogil
         void (*pack_mr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*pack_nr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
+        void (*outer)(Py_ssize_t, const double *, const double *, const Py_ssize_t *, double *,
+                      int) noexcept nogil
+        void (*pack_no)(const double *, const Py_ssize_t *, Py_ssize_t, Py_ssize_t,
+                        double *) noexcept nogil
         void (*gather)(const double *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
                        Py_ssize_t, double *) noexcept nogil
         void (*max_pool)(const double *, const Pooling *, Py_ssize_t, Py_ssize_t, double *, double *,
@@ -212,6 +222,14 @@ cdef inline Py_ssize_t vector_length(const real *_) noexcept nogil:
         return minidl_kernels_f32().vl
     else:
         return minidl_kernels_f64().vl
+
+
+cdef inline Py_ssize_t columns_of_outer_product(const real *_) noexcept nogil:
+    """NO for the type of the argument."""
+    if real is float:
+        return minidl_kernels_f32().no
+    else:
+        return minidl_kernels_f64().no
 
 
 cdef inline Py_ssize_t dot_size(const real *_) noexcept nogil:
@@ -298,6 +316,24 @@ cdef inline void pack_b(
         minidl_kernels_f32().pack_nr(rows, ld, count, k, strip)
     else:
         minidl_kernels_f64().pack_nr(rows, ld, count, k, strip)
+
+
+cdef inline void outer_products(
+    Py_ssize_t k, const real *a, const real *b, const Py_ssize_t *rows, real *tile, bint first
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().outer(k, a, b, rows, tile, first)
+    else:
+        minidl_kernels_f64().outer(k, a, b, rows, tile, first)
+
+
+cdef inline void pack_columns(
+    const real *rows, const Py_ssize_t *starts, Py_ssize_t count, Py_ssize_t k, real *strip
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().pack_no(rows, starts, count, k, strip)
+    else:
+        minidl_kernels_f64().pack_no(rows, starts, count, k, strip)
 
 
 cdef inline void gather(

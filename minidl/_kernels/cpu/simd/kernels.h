@@ -62,7 +62,7 @@ enum { GOES_ON = 1, RECTIFY = 2 };
 
 #define DECLARE_KERNELS(T, NAME)                                                                  \
     typedef struct {                                                                              \
-        ptrdiff_t mr, nr, vl, dot, dot_sums;                                                      \
+        ptrdiff_t mr, nr, vl, no, dot, dot_sums;                                                  \
         /* tile = a b, summed over k; added to what tile holds unless `first` */                  \
         void (*product)(ptrdiff_t k, const T *a, const T *b, T *tile, int first);                 \
         /* c = a b + what c holds (GOES_ON) or the bias of its row, + residual unless NULL;       \
@@ -83,6 +83,13 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         /* strip[j][i] = rows[i][j] for i < count <= mr (or nr), zero up to mr (or nr) */         \
         void (*pack_mr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
         void (*pack_nr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
+        /* tile[MR][no] = a b, summed over k; added to what tile holds unless `first`. Row s of b \
+         * begins at b + rows[s] */                                                               \
+        void (*outer)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *tile,        \
+                      int first);                                                                 \
+        /* strip[j][i] = rows[starts[i] + j] for i < count, zero up to `no` */                    \
+        void (*pack_no)(const T *rows, const ptrdiff_t *starts, ptrdiff_t count, ptrdiff_t k,     \
+                        T *strip);                                                                \
         /* one row of the im2col matrix: one channel seen through one tap */                      \
         void (*gather)(const T *channel, const Window *window, ptrdiff_t dy, ptrdiff_t dx,        \
                        const Segment *segments, ptrdiff_t count, T *target);                      \

@@ -89,20 +89,24 @@ static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, 
     }
 }
 
+#include "outer.h"
+
 /* Packing that transposes: L x L blocks go through registers. Interleaving row i with row i + L/2
- * moves every element one bit further along its address, so log2(L) rounds transpose the block. */
-#define DEFINE_PACK(NAME, L, WIDTH, HALF_ROUNDS)                                                  \
-    static void CAT(NAME, SUFFIX)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k,      \
-                                  T *strip) {                                                     \
+ * moves every element one bit further along its address, so log2(L) rounds transpose the block.
+ * Where rows or columns are no multiple of L, the last block overlaps the one before. Row i begins
+ * at rows + START(i). */
+#define DEFINE_PACK(NAME, L, WIDTH, HALF_ROUNDS, STEP, START)                                     \
+    static void CAT(NAME, SUFFIX)(const T *rows, STEP, ptrdiff_t count, ptrdiff_t k, T *strip) {  \
         typedef T V __attribute__((vector_size(L * sizeof(T)), aligned(sizeof(T)), may_alias));   \
         typedef INT I __attribute__((vector_size(L * sizeof(T)), unused)); /* not by Clang */     \
-        ptrdiff_t done = 0;                                                                       \
-        for (ptrdiff_t i = 0; i + L <= count; i += L, done = i) {                                 \
-            ptrdiff_t j = 0;                                                                      \
-            for (; j + L <= k; j += L) {                                                          \
+        const int small = count < L || k < L;                                                     \
+        for (ptrdiff_t block = 0; block < count && !small; block += L) {                          \
+            const ptrdiff_t i = block + L > count ? count - L : block;                            \
+            for (ptrdiff_t at = 0; at < k; at += L) {                                             \
+                const ptrdiff_t j = at + L > k ? k - L : at;                                      \
                 V in[L], out[L];                                                                  \
                 _Pragma("GCC unroll 16") for (int r = 0; r < L; ++r)                              \
-                    in[r] = *(const V *)(rows + (i + r) * ld + j);                                \
+                    in[r] = *(const V *)(rows + START(i + r) + j);                                \
                 _Pragma("GCC unroll 4") for (int round = 0; round < HALF_ROUNDS; ++round) {       \
                     _Pragma("GCC unroll 8") for (int r = 0; r < L / 2; ++r) {                     \
                         out[2 * r] = CAT(INTERLEAVE_LOW, L)(I, in[r], in[r + L / 2]);             \
@@ -113,16 +117,19 @@ static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, 
                 _Pragma("GCC unroll 16") for (int r = 0; r < L; ++r)                              \
                     *(V *)(strip + (j + r) * WIDTH + i) = in[r];                                  \
             }                                                                                     \
-            for (; j < k; ++j)                                                                    \
-                for (int r = 0; r < L; ++r) strip[j * WIDTH + i + r] = rows[(i + r) * ld + j];    \
         }                                                                                         \
-        for (ptrdiff_t i = done; i < WIDTH; ++i)                                                  \
+        for (ptrdiff_t i = small ? 0 : count; i < WIDTH; ++i)                                     \
             for (ptrdiff_t j = 0; j < k; ++j)                                                     \
-                strip[j * WIDTH + i] = i < count ? rows[i * ld + j] : 0;                          \
+                strip[j * WIDTH + i] = i < count ? rows[START(i) + j] : 0;                        \
     }
-DEFINE_PACK(pack_mr, LA, MR, LA_ROUNDS)
-DEFINE_PACK(pack_nr, VL, NR, VL_ROUNDS)
+#define EVENLY(i) ((i) * ld)
+#define LISTED(i) (starts[i])
+DEFINE_PACK(pack_mr, LA, MR, LA_ROUNDS, ptrdiff_t ld, EVENLY)
+DEFINE_PACK(pack_nr, VL, NR, VL_ROUNDS, ptrdiff_t ld, EVENLY)
+DEFINE_PACK(pack_no, VL, NO, VL_ROUNDS, const ptrdiff_t *starts, LISTED)
 #undef DEFINE_PACK
+#undef EVENLY
+#undef LISTED
 
 static void CAT(gather, SUFFIX)(const T *channel, const Window *window, ptrdiff_t dy, ptrdiff_t dx,
                                 const Segment *segments, ptrdiff_t count, T *target) {
@@ -169,6 +176,7 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     MR,
     NR,
     VL,
+    NO,
     DOT,
     (DOT * DOT + VL - 1) / VL * VL,
     CAT(product, SUFFIX),
@@ -178,6 +186,8 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(dots, SUFFIX),
     CAT(pack_mr, SUFFIX),
     CAT(pack_nr, SUFFIX),
+    CAT(outer, SUFFIX),
+    CAT(pack_no, SUFFIX),
     CAT(gather, SUFFIX),
     CAT(winograd_filter, SUFFIX),
     CAT(winograd_input, SUFFIX),
@@ -204,6 +214,7 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
 
 #undef NV
 #undef NR
+#undef NO
 #undef VEC
 #undef INTS
 #undef ROW

@@ -1,0 +1,29 @@
+/* Sums of outer products, the micro-kernel of the weight gradient: included by micro.h.
+ *
+ * Columns of A (MR, broadcast) meet rows of B (NO), which lie anywhere. Two vectors of B are enough
+ * to keep the multiply-adds busy, and NO divides most layers' numbers of channels.
+ */
+#define NO (2 * VL)
+
+static void CAT(outer, SUFFIX)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *tile,
+                               int first) {
+    VEC acc[MR][2];
+    memset(acc, 0, sizeof acc);
+    for (ptrdiff_t step = 0; step < k; ++step, a += MR) {
+        const VEC low = *(const VEC *)(b + rows[step]), high = *(const VEC *)(b + rows[step] + VL);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+            acc[i][0] += a[i] * low;
+            acc[i][1] += a[i] * high;
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) {
+            VEC *to = (VEC *)(tile + i * NO + v * VL);
+            if (!first) acc[i][v] += *to;
+            *to = acc[i][v];
+        }
+    }
+}
