@@ -155,8 +155,10 @@ def test_large_tiles_and_sums_in_parts(cuda, thread_order, monkeypatch, dtype):
     direct = cuda.module("direct")
     monkeypatch.setattr(direct, "MANY_TILES", 1)
     monkeypatch.setattr(direct, "PART_PIXELS", 30)
+    tiles = direct._tile_size(120, 117, 1), direct._tile_size(120, 126, 1)
+    assert tiles == (128, 128)  # of the forward pass and of the weight gradient
     with configured("direct", thread_order):
-        check(cuda, *LARGE[0], dtype=dtype)
+        check(cuda, (1, 14, 9, 13), (120, 14, 3, 3), {"padding": (1, 1, 1, 1)}, dtype=dtype)
 
 
 @ON_A_GPU
