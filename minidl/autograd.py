@@ -185,6 +185,7 @@ class Function:
     makes_view = False  # whether the output may share the first input's memory
     epilogues: tuple[str, ...] = ()  # what `forward` can take along of what comes next
     epilogue = ""  # as what a `forward` before can take this operation along
+    rectifies_gradient = False  # whether its gradient's kernel does that of a ReLU taken along
     overwrites_gradient = False  # whether `backward` can write its result over the gradient
 
     needs: tuple[bool, ...] = ()
@@ -221,8 +222,9 @@ class Function:
         """The shape that `forward` will return; operations with `epilogues` define it."""
         raise NotImplementedError(f"{type(self).__name__} does not define result_shape()")
 
-    def adopt(self, y: Any) -> None:
-        """Keep what `forward` would have kept: the operation before has computed the result y."""
+    def adopt(self, y: Any, first: Function) -> None:
+        """Keep what `forward` would have kept: the result y was computed by the operation `first`,
+        together with its own."""
         raise NotImplementedError(f"{type(self).__name__} does not define adopt()")
 
     def save(self, *arrays: Any) -> None:

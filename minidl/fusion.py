@@ -165,7 +165,7 @@ class _Chain:
             options["moments"] = self.moments
         y = self.last.stored = self.first.forward(*self.arrays, **options)
         for node in self.others:
-            node.adopt(y)
+            node.adopt(y, self.first)
         for node in (self.first, *self.others):
             node.keep(self.inputs, self.arrays, (y,), (self.last,))
 

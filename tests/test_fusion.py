@@ -431,3 +431,22 @@ def test_backward_within_a_forward():
     with one_by_one():
         net(x)
     np.testing.assert_array_equal(gradient, x.grad.numpy())
+
+
+@pytest.mark.parametrize(("shortcut", "passes"), [(False, 0), (True, 1)])
+def test_batch_norm_rectifies_its_gradient(shortcut, passes, monkeypatch):
+    kernel, calls = cpu.relu_backward, []
+    monkeypatch.setattr(
+        cpu,
+        "relu_backward",
+        lambda *args, **kwargs: (calls.append(args), kernel(*args, **kwargs))[1],
+    )
+    net = Net(lambda net, x: F.relu(net.norm(x) + x if shortcut else net.norm(x)))
+    x = md.randn(2, 4, 3, 3, requires_grad=True)
+    gradient = md.randn(2, 4, 3, 3)
+    net(x).backward(gradient)
+    assert len(calls) == passes
+    with one_by_one():
+        y = net(x)
+    (expected,) = md.grad(y, x, gradient)
+    np.testing.assert_array_equal(x.grad.data, expected.data)

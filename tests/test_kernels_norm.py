@@ -48,6 +48,9 @@ def test_batch_norm(shape, seed, dtype, layout, affine, shortcut, relu):
     y = layout(y) if relu else None
     dy = layout(normal(seed + 2, *shape, dtype=dtype))
     actual = cpu.batch_norm_backward(dy, x, weight, layout(mean), layout(var), 0.5, y)
+    over = dy.copy()
+    assert cpu.batch_norm_backward(over, x, weight, mean, var, 0.5, y, out=over)[0] is over
+    np.testing.assert_array_equal(over, actual[0], strict=True)
     exact = [dy, x, weight, mean, var, y]
     exact = [None if array is None else array.astype(np.longdouble) for array in exact]
     expected = reference.batch_norm_backward(*exact[:5], 0.5, exact[5])
@@ -184,6 +187,8 @@ def test_errors_say_what_is_wrong():
         cpu.batch_norm_forward(x, None, None, residual=x[:1])
     with pytest.raises(ValueError, match=r"batch_norm_backward: y must have shape \(2, 3, 4, 4\)"):
         cpu.batch_norm_backward(x, x, None, channels, channels, y=x[..., :1])
+    with pytest.raises(ValueError, match="batch_norm_backward: out must be C-contiguous, aligned"):
+        cpu.batch_norm_backward(x, x, None, channels, channels, out=x.transpose(0, 1, 3, 2))
     with pytest.raises(TypeError, match="same dtype, got x float64, residual float32"):
         cpu.batch_norm_forward(x, None, None, residual=x.astype(np.float32))
     with pytest.raises(ValueError, match="local_response_norm: size must be at least 1, got 0"):

@@ -29,6 +29,7 @@ class Relu(Function):
 
     epilogue = "relu"
     overwrites_gradient = True
+    left_to_first = False  # whether the operation before rectifies the gradient
 
     def forward(self, x: Any) -> Any:
         y = kernels_for(x).relu_forward(x)
@@ -38,11 +39,14 @@ class Relu(Function):
     def branch(self, inputs: Any, outputs: Any) -> Any:
         return inputs[0].data > 0
 
-    def adopt(self, y: Any) -> None:
+    def adopt(self, y: Any, first: Function) -> None:
         self.save(y)
+        self.left_to_first = first.rectifies_gradient
 
     def backward(self, dy: Tensor) -> Tensor:
         (y,) = self.saved
+        if self.left_to_first and not is_grad_enabled():
+            return dy
         if self.may_overwrite:
             kernels_for(dy.data).relu_backward(dy.data, y.data, out=dy.data)
             return dy

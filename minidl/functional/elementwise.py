@@ -152,7 +152,7 @@ class Add(Function):
         self.shapes = a.shape, b.shape
         return add_arrays(a, b)
 
-    def adopt(self, y: Any) -> None:
+    def adopt(self, y: Any, first: Function) -> None:
         self.shapes = y.shape, y.shape
 
     def backward(self, dy: Tensor) -> Any:

@@ -47,7 +47,10 @@ class BatchNorm(Function):
             x, weight, bias, self.eps, **epilogue, moments=self.moments
         )
         del self.moments
-        self.save(x, weight)
+        # A ReLU right behind is the gradient kernel's affair too; with a residual in between it is
+        # not, for what passes the ReLU is also the residual's gradient.
+        self.rectifies_gradient = "relu" in epilogue and "residual" not in epilogue
+        self.save(x, weight, y if self.rectifies_gradient else None)
         count = x.size // x.shape[1]
         if count:
             _update_running(self.running[0], self.mean, self.momentum)
@@ -55,7 +58,7 @@ class BatchNorm(Function):
         return y
 
     def backward(self, dy: Tensor) -> Any:
-        x, weight = self.saved
+        x, weight, rectified = self.saved
         if is_grad_enabled():
             gradients = self.differentiable_backward(dy, x, weight)
         else:
@@ -66,6 +69,8 @@ class BatchNorm(Function):
                 self.mean,
                 self.var,
                 self.eps,
+                y=None if rectified is None else rectified.data,
+                out=dy.data if self.may_overwrite else None,
             )
             gradients = tuple(Tensor.from_operation(array, None, 0) for array in arrays)
         return gradients[: len(self.needs)]

@@ -68,17 +68,26 @@ def batch_norm_backward(
     var: Array,
     eps: float = 1e-5,
     y: Array | None = None,
+    out: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """dy and x (N, C, H, W) -> dx, dweight (C,) and dbias (C,); with y, dy counts where y > 0."""
+    """dy and x (N, C, H, W) -> dx, dweight (C,) and dbias (C,); with y, dy counts where y > 0.
+
+    dx is `out` if that is given; it may be dy.
+    """
     op = "batch_norm_backward"
     x = as_kernel_array(op, "x", x, 4)
-    dy = _like_input(op, "dy", dy, x)
+    dy = _like_input(op, "dy", dy, x, slices=True)
     if y is not None:
         y = _rows(_like_input(op, "y", y, x))
     if weight is not None:
         weight = _statistic(op, "weight", weight, x)
     mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
-    dx = empty(x.shape, x.dtype)
+    if out is None:
+        dx = empty(x.shape, x.dtype)
+    else:
+        dx = _like_input(op, "out", out, x)
+        if dx is not out or not dx.flags.writeable:
+            raise ValueError(f"{op}: out must be C-contiguous, aligned and writeable")
     statistic = np.empty if x.size else np.zeros
     dweight, dbias = statistic(x.shape[1], x.dtype), statistic(x.shape[1], x.dtype)
     if x.size:
@@ -193,9 +202,9 @@ def _normalise(
     return y
 
 
-def _like_input(op: str, name: str, images: Array, x: Array) -> Array:
+def _like_input(op: str, name: str, images: Array, x: Array, slices: bool = False) -> Array:
     """Images of x's shape and dtype."""
-    images = as_kernel_array(op, name, images, 4)
+    images = as_kernel_array(op, name, images, 4, slices)
     has_shape(op, name, images, x.shape)
     same_dtype(op, x=x, **{name: images})
     return images

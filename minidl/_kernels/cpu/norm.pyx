@@ -137,9 +137,9 @@ def normalise(
 
 
 cdef void channel_backward(
-    const floating *dy, const floating *x, const floating *y, Py_ssize_t images, Py_ssize_t step,
-    Py_ssize_t pixels, floating weight, floating mean, double inverse_std, floating *dx,
-    floating *dweight, floating *dbias,
+    const floating *dy, const floating *x, const floating *y, Py_ssize_t images,
+    Py_ssize_t dy_step, Py_ssize_t step, Py_ssize_t pixels, floating weight, floating mean,
+    double inverse_std, floating *dx, floating *dweight, floating *dbias,
 ) noexcept nogil:
     cdef Sums sums
     cdef double count = images * pixels, total, product
@@ -150,11 +150,13 @@ cdef void channel_backward(
         at = image * step
         if floating is float:
             minidl_kernels_f32().add_gradients(
-                dy + at, x + at, y + at if y != NULL else y, pixels, mean, sums.first, sums.second
+                dy + image * dy_step, x + at, y + at if y != NULL else y, pixels, mean,
+                sums.first, sums.second,
             )
         else:
             minidl_kernels_f64().add_gradients(
-                dy + at, x + at, y + at if y != NULL else y, pixels, mean, sums.first, sums.second
+                dy + image * dy_step, x + at, y + at if y != NULL else y, pixels, mean,
+                sums.first, sums.second,
             )
     total = total_of(sums.first)
     product = total_of(sums.second) * inverse_std
@@ -166,32 +168,34 @@ cdef void channel_backward(
         at = image * step
         if floating is float:
             minidl_kernels_f32().normalise_backward(
-                dy + at, x + at, y + at if y != NULL else y, pixels, mean, scale, mean_dy, slope,
-                dx + at,
+                dy + image * dy_step, x + at, y + at if y != NULL else y, pixels, mean, scale,
+                mean_dy, slope, dx + at,
             )
         else:
             minidl_kernels_f64().normalise_backward(
-                dy + at, x + at, y + at if y != NULL else y, pixels, mean, scale, mean_dy, slope,
-                dx + at,
+                dy + image * dy_step, x + at, y + at if y != NULL else y, pixels, mean, scale,
+                mean_dy, slope, dx + at,
             )
 
 
 def batch_norm_backward(
-    const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const floating[:, :, ::1] y,
+    const floating[:, :, :] dy, const floating[:, :, ::1] x, const floating[:, :, ::1] y,
     const floating[::1] weight, const floating[::1] mean, const floating[::1] var, double eps,
     floating[:, :, ::1] dx, floating[::1] dweight, floating[::1] dbias, int num_threads,
 ):
     """dy, x, y (or None) and dx are (N, C, pixels), the others (C,); weight may be None.
 
-    Where y is given and not positive, dy counts as 0.
+    Where y is given and not positive, dy counts as 0. dy's images may lie further apart; dx may be
+    dy.
     """
+    cdef Py_ssize_t dy_step = dy.strides[0] // <Py_ssize_t> sizeof(floating)
     cdef Py_ssize_t c, pixels = x.shape[2], step = x.shape[1] * x.shape[2]
     cdef const floating *output = first_of(y)
     cdef bint weighted = weight is not None
     for c in prange(x.shape[1], nogil=True, schedule="static", num_threads=num_threads):
         channel_backward(
             &dy[0, c, 0], &x[0, c, 0], output + c * pixels if output != NULL else output,
-            x.shape[0], step, pixels, weight[c] if weighted else 1, mean[c],
+            x.shape[0], dy_step, step, pixels, weight[c] if weighted else 1, mean[c],
             1 / sqrt(var[c] + eps), &dx[0, c, 0], &dweight[c], &dbias[c],
         )
 

@@ -109,15 +109,25 @@ def batch_norm_backward(
     var: Array,
     eps: float = 1e-5,
     y: Array | None = None,
+    out: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """dy and x (N, C, H, W) -> dx, dweight (C,) and dbias (C,); with y, dy counts where y > 0."""
+    """dy and x (N, C, H, W) -> dx, dweight (C,) and dbias (C,); with y, dy counts where y > 0.
+
+    dx is `out` if that is given; it may be dy.
+    """
     op = "batch_norm_backward"
     x = as_kernel_array(op, "x", x, 4)
     dy = _like_input(op, "dy", dy, x)
     y = None if y is None else _like_input(op, "y", y, x)
     weight = _statistic(op, "weight", weight, x)
     mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
-    dx, c, real = cp.empty(x.shape, x.dtype), x.shape[1], _real(x)
+    if out is None:
+        dx = cp.empty(x.shape, x.dtype)
+    else:
+        dx = _like_input(op, "out", out, x)
+        if dx is not out:
+            raise ValueError(f"{op}: out must be C-contiguous")
+    c, real = x.shape[1], _real(x)
     if x.size == 0:
         return dx, cp.zeros(c, real), cp.zeros(c, real)
     dweight, dbias = cp.empty(c, real), cp.empty(c, real)

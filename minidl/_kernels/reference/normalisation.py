@@ -84,6 +84,7 @@ def batch_norm_backward(
     var: np.ndarray,
     eps: float = 1e-5,
     y: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `batch_norm_forward`: dx (N, C, H, W), dweight (C,) and dbias (C,).
 
@@ -91,8 +92,8 @@ def batch_norm_backward(
     dbias = sum dy, dweight = sum dy * z,
     dx = weight / sqrt(var + eps) * (dy - dbias / M - z * dweight / M).
     The two subtracted terms are there because mean and var depend on x. With `y`, the output after
-    a ReLU, dy counts only where y > 0; what passes there is also the residual's gradient. Source:
-    Ioffe and Szegedy (2015), section 3, simplified.
+    a ReLU, dy counts only where y > 0; what passes there is also the residual's gradient. dx is
+    written to `out`, which may be dy. Source: Ioffe and Szegedy (2015), section 3, simplified.
     """
     if y is not None:
         dy = relu_backward(dy, y)
@@ -105,7 +106,11 @@ def batch_norm_backward(
     dx = inverse_std * (dy - _channels(dbias) / count - z * _channels(dweight) / count)
     if weight is not None:
         dx = dx * _channels(weight)
-    return dx.astype(x.dtype), dweight.astype(x.dtype), dbias.astype(x.dtype)
+    dx = dx.astype(x.dtype)
+    if out is not None:
+        out[...] = dx
+        dx = out
+    return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
 
 
 def local_response_norm_forward(
