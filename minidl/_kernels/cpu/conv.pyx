@@ -217,9 +217,9 @@ cdef const real *line_ahead(
 
 
 cdef void convolve_band(
-    const Job *job, const real *x, const Band *band, const Band *next_band, const real *weight, const real *packed,
-    const real *bias, const real *residual, Py_ssize_t strip0, Py_ssize_t strip1, real *y,
-    const Scratch *scratch, real *planes, real *collected, real *tiles
+    const Job *job, const real *x, const Band *band, const Band *next_band, const real *weight,
+    const real *packed, const real *bias, const real *residual, Py_ssize_t strip0,
+    Py_ssize_t strip1, real *y, const Scratch *scratch, real *planes, real *collected, real *tiles
 ) noexcept nogil:
     """Output channels [strip0, strip1) x MR of one group at one band."""
     cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), vl = vector_length(x)
@@ -239,7 +239,8 @@ cdef void convolve_band(
     cdef int flags
     cdef real *tile
     cdef Py_ssize_t strips = find_runs(
-        &job.numbering, band, &job.target, band.image * job.target.image + band.row * job.target.row,
+        &job.numbering, band, &job.target,
+        band.image * job.target.image + band.row * job.target.row,
         nr, scratch.targets, scratch.first_target
     )
     if not job.collected:
@@ -371,7 +372,9 @@ def convolve(
     cdef Py_ssize_t wasted = all_positions(layout, &size, images, vl) - all_positions(
         &job.numbering, &dense, images, vl
     )
-    job.collected = n_taps == 1 or wasted * strips * mr > COLLECT * images * layout.rows * layout.cols
+    job.collected = (
+        n_taps == 1 or wasted * strips * mr > COLLECT * images * layout.rows * layout.cols
+    )
     job.in_planes = not (
         n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1 and layout.first_row == 0
         and layout.first_col == 0 and layout.rows == layout.height and layout.cols == layout.width
@@ -393,14 +396,13 @@ def convolve(
         job.source.image = job.x_image_stride
         job.source.row = layout.width
     job.source.col = 1
-    # Tasks: groups x bands x blocks of output channels.
-    cdef Py_ssize_t bands = count_bands(layout, &size, images)
-    cdef Py_ssize_t blocks = max(
-        <Py_ssize_t>1, min(strips, (2 * num_threads + groups * bands - 1) // (groups * bands))
-    )
-    if num_threads == 1:
-        blocks = 1
-    cdef Py_ssize_t planes_size = job.channel_block * layout.phases * job.plane if job.in_planes else 0
+    # Tasks: groups x bands x blocks of output channels; each block has to stage the band again.
+    cdef Py_ssize_t bands = count_bands(layout, &size, images), blocks = 1
+    if groups * bands % num_threads:
+        blocks = min(strips, (2 * num_threads + groups * bands - 1) // (groups * bands))
+    cdef Py_ssize_t planes_size = 0
+    if job.in_planes:
+        planes_size = job.channel_block * layout.phases * job.plane
     cdef Py_ssize_t block_depth = job.channel_block * n_taps
     cdef Py_ssize_t collected_size = band_strips * nr * block_depth if job.collected else 0
     cdef Py_ssize_t tiles_size = 2 * mr * nr                # of the residual and of y

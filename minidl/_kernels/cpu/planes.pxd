@@ -82,6 +82,9 @@ cdef inline void copy_row(
         target[j] = 0
     if step == 1:
         memcpy(target + low, row + start + low, (high - low) * sizeof(real))
+    elif step == 2:                                     # compilers make vectors of this one
+        for j in range(low, high):
+            target[j] = row[start + j * 2]
     else:
         for j in range(low, high):
             target[j] = row[start + j * step]
