@@ -320,6 +320,55 @@ cdef void convolve_band(
                     write_tile(job, tile, nr, rows, run, n_runs, y + a * mr * job.y_plane)
 
 
+cdef Py_ssize_t all_positions(
+    const Layout *numbering, const Band *size, Py_ssize_t images, Py_ssize_t multiple
+) noexcept nogil:
+    """Of a batch that is cut into bands of the given size, in multiples for each band."""
+    return count_bands(numbering, size, images) * (
+        (positions(numbering, size) + multiple - 1) // multiple * multiple
+    )
+
+
+cdef Band choose_bands(
+    Job *job, Py_ssize_t images, Py_ssize_t channels, Py_ssize_t out_channels, Py_ssize_t nr,
+    Py_ssize_t vl
+) noexcept nogil:
+    """The size of the bands; fills in how they are staged and numbered."""
+    cdef const Layout *layout = job.layout
+    cdef Py_ssize_t pixels = images * layout.rows * layout.cols, work = job.depth * out_channels
+    cdef Band padded = best_band(layout, images, channels, work, vl, MOST_POSITIONS, 0), dense
+    job.numbering = layout[0]
+    job.numbering.pitch = layout.cols
+    job.numbering.image_rows = layout.rows
+    job.numbering.span = 0
+    job.channel_block = min(channels, max(<Py_ssize_t>1, MOST_DEPTH // job.n_taps))
+    dense = best_band(
+        &job.numbering, images, channels, work, vl,
+        min(MOST_POSITIONS, MOST_STAGED // (job.channel_block * job.n_taps)), 0
+    )
+    job.collected = job.n_taps == 1 or out_channels * (
+        all_positions(layout, &padded, images, vl)
+        - all_positions(&job.numbering, &dense, images, vl)
+    ) > COLLECT * pixels
+    job.in_planes = not (
+        job.n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1
+        and layout.first_row == 0 and layout.first_col == 0
+        and layout.rows == layout.height and layout.cols == layout.width
+    )
+    job.source.image = layout.image_rows * layout.pitch if job.in_planes else job.x_image_stride
+    job.source.row = layout.pitch if job.in_planes else layout.width
+    job.source.col = 1
+    if job.collected:
+        job.plane = plane_size(layout, positions(layout, &dense))
+        return dense
+    job.numbering = layout[0]
+    job.plane = plane_size(layout, (positions(layout, &padded) + nr - 1) // nr * nr)
+    job.channel_block = min(
+        job.channel_block, max(<Py_ssize_t>1, MOST_STAGED // (layout.phases * job.plane))
+    )
+    return padded
+
+
 def convolve(
     const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
     Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, Planes planes, Py_ssize_t groups,
@@ -337,10 +386,9 @@ def convolve(
         return
     cdef const real *x0 = &x[0, 0, 0, 0]
     cdef const real *w0 = &weight[0]
-    cdef real *y0 = &y[0, 0, 0, 0] + <Py_ssize_t>first_pixel[0] * y.shape[3] + <Py_ssize_t>first_pixel[1]
+    cdef real *y0 = &y[0, 0, <Py_ssize_t>first_pixel[0], <Py_ssize_t>first_pixel[1]]
     cdef Py_ssize_t mr = rows_of_strip(x0), nr = columns_of_strip(x0), vl = vector_length(x0)
     cdef Py_ssize_t strips = (out_channels + mr - 1) // mr
-    cdef Py_ssize_t packs
     cdef Job job
     job.layout = layout
     job.n_taps = n_taps
@@ -357,45 +405,8 @@ def convolve(
     if weight_in_stride == n_taps and follow_window(planes.taps):
         job.packed_from = out_channels // mr                # all but a last strip that is not full
 
-    cdef Band size = best_band(
-        layout, images, channels, job.depth * strips * mr, vl, MOST_POSITIONS, 0
-    )
-    job.numbering = layout[0]
-    job.numbering.pitch = layout.cols
-    job.numbering.image_rows = layout.rows
-    job.numbering.span = 0
-    job.channel_block = min(channels, max(<Py_ssize_t>1, MOST_DEPTH // n_taps))
-    cdef Band dense = best_band(
-        &job.numbering, images, channels, job.depth * strips * mr, vl,
-        min(MOST_POSITIONS, MOST_STAGED // (job.channel_block * n_taps)), 0
-    )
-    cdef Py_ssize_t wasted = all_positions(layout, &size, images, vl) - all_positions(
-        &job.numbering, &dense, images, vl
-    )
-    job.collected = (
-        n_taps == 1 or wasted * strips * mr > COLLECT * images * layout.rows * layout.cols
-    )
-    job.in_planes = not (
-        n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1 and layout.first_row == 0
-        and layout.first_col == 0 and layout.rows == layout.height and layout.cols == layout.width
-    )
-    if job.collected:
-        size = dense
-    else:
-        job.numbering = layout[0]
+    cdef Band size = choose_bands(&job, images, channels, strips * mr, nr, vl)
     cdef Py_ssize_t band_strips = (positions(&job.numbering, &size) + nr - 1) // nr
-    job.plane = plane_size(layout, positions(layout, &size) if job.collected else band_strips * nr)
-    if not job.collected:
-        job.channel_block = min(
-            job.channel_block, max(<Py_ssize_t>1, MOST_STAGED // (layout.phases * job.plane))
-        )
-    if job.in_planes:
-        job.source.image = layout.image_rows * layout.pitch
-        job.source.row = layout.pitch
-    else:
-        job.source.image = job.x_image_stride
-        job.source.row = layout.width
-    job.source.col = 1
     # Tasks: groups x bands x blocks of output channels; each block has to stage the band again.
     cdef Py_ssize_t bands = count_bands(layout, &size, images), blocks = 1
     if groups * bands % num_threads:
@@ -411,7 +422,7 @@ def convolve(
     cdef Py_ssize_t thread_size = planes_size + collected_size + tiles_size
     cdef Py_ssize_t size_of_runs = band_strips * nr
     cdef Py_ssize_t packed_strips = strips - job.packed_from
-    packs = (packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
+    cdef Py_ssize_t packs = (packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
     cdef real *packed = <real *>malloc(
         groups * mr * (packed_strips * job.depth + strips) * sizeof(real)
     )
@@ -492,12 +503,3 @@ def convolve(
     free(buffers)
     free(runs)
     free(first_runs)
-
-
-cdef Py_ssize_t all_positions(
-    const Layout *numbering, const Band *size, Py_ssize_t images, Py_ssize_t multiple
-) noexcept nogil:
-    """Of a batch that is cut into bands of the given size, in multiples for each band."""
-    return count_bands(numbering, size, images) * (
-        (positions(numbering, size) + multiple - 1) // multiple * multiple
-    )
