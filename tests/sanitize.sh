@@ -26,5 +26,5 @@ for isa in best avx2 portable; do
         ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
         UBSAN_OPTIONS=print_stacktrace=1 MINIDL_TEST_EXAMPLES=4 \
         "$python" -m pytest -q -s -p no:cacheprovider -k "not pytorch and not documented" \
-        tests/test_kernels_{buffers,conv,elementwise,norm,optim,pool}.py
+        tests/test_kernels_{buffers,conv,elementwise,norm,optim,pool,rows}.py
 done
