@@ -22,7 +22,7 @@ class Config:
     - "tensor_core": on a GPU, minidl's own kernels for tensor cores, for float16, bfloat16 and,
       with `allow_tf32`, float32.
     - "auto", the default: the fastest of these, which is decided by a formula of the shapes (on the
-      CPU "winograd" needs some 32 channels and some 1,000 output pixels in a batch), never by a
+      CPU "winograd" needs some 16 channels and some 200 output pixels in a batch), never by a
       measurement: the same program gives the same bits.
 
     Where the algorithm that is asked for does not apply, the CPU computes directly and a GPU as

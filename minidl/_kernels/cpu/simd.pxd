@@ -96,11 +96,13 @@ cdef extern from "kernels.h" nogil:
         void (*winograd_slope)(const float *, const float *, const Window *, Py_ssize_t,
                                Py_ssize_t, const Segment *, Py_ssize_t, Py_ssize_t, float *,
                                Py_ssize_t) noexcept nogil
-        void (*winograd_product)(Py_ssize_t, const float *, const float *, Py_ssize_t,
-                                 float *) noexcept nogil
+        void (*winograd_product)(Py_ssize_t, const float *, const float *, Py_ssize_t, float *,
+                                 int) noexcept nogil
+        void (*winograd_pack)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                              float *) noexcept nogil
         void (*winograd_output)(const float *, Py_ssize_t, Py_ssize_t, const Segment *, Py_ssize_t,
                                 const Window *, float, const float *, int, float *) noexcept nogil
-        void (*winograd_weight)(const float *, Py_ssize_t, float *) noexcept nogil
+        void (*winograd_weight)(const float *, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*max_pool)(const float *, const Pooling *, Py_ssize_t, Py_ssize_t, float *, float *,
                          uint8_t *) noexcept nogil
         void (*mean_pool)(const float *, const Pooling *, Py_ssize_t, Py_ssize_t, const float *,

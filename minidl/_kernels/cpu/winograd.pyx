@@ -122,7 +122,7 @@ cdef void multiply(
                 isa.winograd_product(
                     layer.in_channels, u + (j * POINTS + xi) * layer.u_step,
                     v + (i * POINTS + xi) * layer.v_step, lanes,
-                    m + ((i * count + j) * POINTS + xi) * micro,
+                    m + ((i * count + j) * POINTS + xi) * micro, True,
                 )
     for i in range(strips):
         runs = cut_strip(isa, layer, first + i, segments, &lanes)

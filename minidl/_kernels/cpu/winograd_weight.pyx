@@ -20,6 +20,17 @@ cdef enum:
     TILE = 4
     # Elements between one point's strips and the next's, against cache conflicts.
     PAD = 16
+    # Tiles of a block: more would not stay in the cache, with fewer the products get short.
+    MOST_TILES = 144
+
+
+cdef inline Py_ssize_t first_channel(
+    const Kernels_F32 *isa, Py_ssize_t channels, Py_ssize_t strip
+) noexcept nogil:
+    """Where a strip of input channels begins: strips share the vectors of channels evenly."""
+    cdef Py_ssize_t vectors = (channels + isa.vl - 1) // isa.vl
+    cdef Py_ssize_t strips = (vectors * isa.vl + isa.nr - 1) // isa.nr
+    return vectors * strip // strips * isa.vl
 
 
 def block_sizes(Py_ssize_t in_channels, Py_ssize_t out_channels, Py_ssize_t tiles, Py_ssize_t room):
@@ -28,22 +39,21 @@ def block_sizes(Py_ssize_t in_channels, Py_ssize_t out_channels, Py_ssize_t tile
     cdef Py_ssize_t c = (in_channels + isa.nr - 1) // isa.nr * isa.nr
     cdef Py_ssize_t k = (out_channels + isa.mr - 1) // isa.mr * isa.mr
     cdef Py_ssize_t block = room // (POINTS * max(c, k)) // isa.nr * isa.nr
-    block = max(isa.nr, min(block, 240, (tiles + isa.nr - 1) // isa.nr * isa.nr))
+    block = max(isa.nr, min(block, MOST_TILES, (tiles + isa.nr - 1) // isa.nr * isa.nr))
     return block, POINTS * (k * block + PAD), POINTS * (c * block + PAD), POINTS * c * k
 
 
 cdef void transform_strip(
     const Kernels_F32 *isa, const float *images, const float *end, const Window *window,
     bint is_input, Py_ssize_t dy, Py_ssize_t dx, Py_ssize_t channels, Py_ssize_t first,
-    Py_ssize_t count, Py_ssize_t tiles_h, Py_ssize_t tiles_w, Segment *segments, float *rows,
-    float *packed, Py_ssize_t point_step
+    Py_ssize_t count, Py_ssize_t width, Py_ssize_t tiles_h, Py_ssize_t tiles_w,
+    Segment *segments, float *rows, float *packed, Py_ssize_t point_step
 ) noexcept nogil:
-    """Transform `count` tiles of up to NR (input) or MR (output gradient) channels into a strip.
+    """Transform `count` tiles of `channels` channels into a strip that is `width` wide.
 
     packed[xi][tile][channel]: NR tiles at a time, channel by channel, then turned over.
     """
     cdef Py_ssize_t nr = isa.nr, plane = window.height * window.width
-    cdef Py_ssize_t width = isa.nr if is_input else isa.mr
     cdef Py_ssize_t group, done, n_segments, tiles, channel, xi
     for group in range((count + nr - 1) // nr):
         done = group * nr
@@ -58,21 +68,21 @@ cdef void transform_strip(
                                    n_segments, nr, rows + channel * POINTS * nr, nr)
         for xi in range(POINTS):
             if is_input:
-                isa.pack_nr(rows + xi * nr, POINTS * nr, channels, tiles,
-                            packed + xi * point_step + done * width)
+                isa.winograd_pack(rows + xi * nr, POINTS * nr, channels, tiles, width,
+                                  packed + xi * point_step + done * width)
             else:
                 isa.pack_mr(rows + xi * nr, POINTS * nr, channels, tiles,
                             packed + xi * point_step + done * width)
 
 
 cdef void transform_back(
-    const Kernels_F32 *isa, const float *m, Py_ssize_t out_count, Py_ssize_t in_count,
-    float *dw, Py_ssize_t dw_row_stride, float *w
+    const Kernels_F32 *isa, const float *m, Py_ssize_t lanes, Py_ssize_t out_count,
+    Py_ssize_t in_count, float *dw, Py_ssize_t dw_row_stride, float *w
 ) noexcept nogil:
-    """One micro-tile of the 36 products m[xi][MR][NR] to dw[k][c][3*3]."""
+    """One micro-tile of the 36 products m[xi][MR][lanes] to dw[k][c][3*3]."""
     cdef Py_ssize_t k, c, tap
     for k in range(out_count):
-        isa.winograd_weight(m + k * isa.nr, isa.mr * isa.nr, w)
+        isa.winograd_weight(m + k * lanes, isa.mr * isa.nr, lanes, w)
         for c in range(in_count):
             for tap in range(9):
                 dw[k * dw_row_stride + c * 9 + tap] = w[tap * isa.nr + c]
@@ -118,7 +128,7 @@ def weight_gradient(
     cdef Py_ssize_t size = POINTS * nr * (1 + nr)                # d, and rows of NR channels
     cdef float *buffers = <float *>malloc(num_threads * size * sizeof(float))
     cdef Segment *segments = <Segment *>malloc(num_threads * nr * sizeof(Segment))
-    cdef Py_ssize_t first, count, step, i, j, xi
+    cdef Py_ssize_t first, count, step, i, j, xi, c, lanes
     cdef float *mine
     if buffers == NULL or segments == NULL:
         free(buffers)
@@ -132,32 +142,36 @@ def weight_gradient(
             for i in prange(c_strips + k_strips, num_threads=num_threads, schedule="dynamic"):
                 mine = buffers + threadid() * size
                 if i < c_strips:
+                    c = first_channel(isa, in_channels, i)
+                    lanes = first_channel(isa, in_channels, i + 1) - c
                     transform_strip(
-                        isa, x0 + i * nr * x_plane, x_end, &x_window, True, row, col,
-                        min(nr, in_channels - i * nr), first, count, tiles_h, tiles_w,
-                        segments + threadid() * nr, mine,
-                        v0 + i * nr * block, v_step,
+                        isa, x0 + c * x_plane, x_end, &x_window, True, row, col,
+                        min(lanes, in_channels - c), first, count, lanes, tiles_h, tiles_w,
+                        segments + threadid() * nr, mine, v0 + c * block, v_step,
                     )
                 else:
                     transform_strip(
                         isa, dy0 + (i - c_strips) * mr * dy_plane, dy_end, &dy_window, False, 0, 0,
-                        min(mr, out_channels - (i - c_strips) * mr), first, count, tiles_h, tiles_w,
-                        segments + threadid() * nr, mine,
+                        min(mr, out_channels - (i - c_strips) * mr), first, count, mr, tiles_h,
+                        tiles_w, segments + threadid() * nr, mine,
                         u0 + (i - c_strips) * mr * block, u_step,
                     )
             for i in prange(POINTS * c_strips, num_threads=num_threads, schedule="dynamic"):
                 xi = i // c_strips
+                c = first_channel(isa, in_channels, i % c_strips)
+                lanes = first_channel(isa, in_channels, i % c_strips + 1) - c
                 for j in range(k_strips):                         # m[c strip][k strip][xi]
-                    isa.product(
-                        count, u0 + xi * u_step + j * mr * block,
-                        v0 + xi * v_step + i % c_strips * nr * block,
-                        m0 + ((i % c_strips * k_strips + j) * POINTS + xi) * micro, step == 0,
+                    isa.winograd_product(
+                        count, u0 + xi * u_step + j * mr * block, v0 + xi * v_step + c * block,
+                        lanes, m0 + ((i % c_strips * k_strips + j) * POINTS + xi) * micro,
+                        step == 0,
                     )
         for i in prange(c_strips * k_strips, num_threads=num_threads, schedule="static"):
+            c = first_channel(isa, in_channels, i // k_strips)
+            lanes = first_channel(isa, in_channels, i // k_strips + 1) - c
             transform_back(
-                isa, m0 + i * POINTS * micro, min(mr, out_channels - i % k_strips * mr),
-                min(nr, in_channels - i // k_strips * nr),
-                dw0 + i % k_strips * mr * in_channels * 9 + i // k_strips * nr * 9,
+                isa, m0 + i * POINTS * micro, lanes, min(mr, out_channels - i % k_strips * mr),
+                min(lanes, in_channels - c), dw0 + i % k_strips * mr * in_channels * 9 + c * 9,
                 in_channels * 9, buffers + threadid() * size,
             )
     free(buffers)

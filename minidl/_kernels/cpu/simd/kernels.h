@@ -101,12 +101,16 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         void (*winograd_slope)(const T *channel, const T *end, const Window *window,              \
                                ptrdiff_t dy, ptrdiff_t dx, const Segment *segments,              \
                                ptrdiff_t count, ptrdiff_t lanes, T *v, ptrdiff_t v_step);        \
-        void (*winograd_product)(ptrdiff_t k, const T *a, const T *b, ptrdiff_t lanes, T *tile);  \
+        /* like product and pack_nr, for strips of 1, 2 or 3 vectors */                           \
+        void (*winograd_product)(ptrdiff_t k, const T *a, const T *b, ptrdiff_t lanes, T *tile,   \
+                                 int first);                                                      \
+        void (*winograd_pack)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k,          \
+                              ptrdiff_t lanes, T *strip);                                         \
         void (*winograd_output)(const T *m, ptrdiff_t m_step, ptrdiff_t lanes,                    \
                                 const Segment *segments, ptrdiff_t count,                         \
                                 const Window *plane, T bias, const T *residual, int flags,        \
                                 T *y);                                                            \
-        void (*winograd_weight)(const T *m, ptrdiff_t m_step, T *w);                              \
+        void (*winograd_weight)(const T *m, ptrdiff_t m_step, ptrdiff_t lanes, T *w);             \
         /* rows [first, last) of one plane's output (backward: phase rows); see pool.h */         \
         void (*max_pool)(const T *x, const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,     \
                          T *scratch, T *y, uint8_t *switches);                                    \

@@ -126,6 +126,8 @@ static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, 
 #define LISTED(i) (starts[i])
 DEFINE_PACK(pack_mr, LA, MR, LA_ROUNDS, ptrdiff_t ld, EVENLY)
 DEFINE_PACK(pack_nr, VL, NR, VL_ROUNDS, ptrdiff_t ld, EVENLY)
+DEFINE_PACK(pack_2, VL, (2 * VL), VL_ROUNDS, ptrdiff_t ld, EVENLY)
+DEFINE_PACK(pack_1, VL, VL, VL_ROUNDS, ptrdiff_t ld, EVENLY)
 DEFINE_PACK(pack_no, VL, NO, VL_ROUNDS, const ptrdiff_t *starts, LISTED)
 #undef DEFINE_PACK
 #undef EVENLY
@@ -193,6 +195,7 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(winograd_input, SUFFIX),
     CAT(winograd_slope, SUFFIX),
     CAT(winograd_product, SUFFIX),
+    CAT(winograd_pack, SUFFIX),
     CAT(winograd_output, SUFFIX),
     CAT(winograd_weight, SUFFIX),
     CAT(max_pool, SUFFIX),

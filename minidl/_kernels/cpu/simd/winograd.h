@@ -144,9 +144,10 @@ static void CAT(winograd_slope, SUFFIX)(const T *channel, const T *end, const Wi
                                  v_step);
 }
 
-/* tile = a b, summed over k: [MR][lanes] of packed factors [k][MR] and [k][lanes]. */
+/* tile = a b, summed over k, added to what it holds unless `first`: [MR][lanes] of packed factors
+ * [k][MR] and [k][lanes]. */
 static inline __attribute__((always_inline)) void CAT(multiply_lanes, SUFFIX)(
-    const int vectors, ptrdiff_t k, const T *a, const T *b, T *tile) {
+    const int vectors, ptrdiff_t k, const T *a, const T *b, T *tile, int first) {
     VEC acc[MR][NV];
     memset(acc, 0, sizeof acc);
     for (ptrdiff_t step = 0; step < k; ++step, a += MR, b += vectors * VL) {
@@ -159,6 +160,14 @@ static inline __attribute__((always_inline)) void CAT(multiply_lanes, SUFFIX)(
             for (int v = 0; v < vectors; ++v) acc[i][v] += a[i] * row[v];
         }
     }
+    if (!first) {
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; ++v)
+                acc[i][v] += *(const VEC *)(tile + (i * vectors + v) * VL);
+        }
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 8
@@ -167,13 +176,23 @@ static inline __attribute__((always_inline)) void CAT(multiply_lanes, SUFFIX)(
 }
 
 static void CAT(winograd_product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, ptrdiff_t lanes,
-                                          T *tile) {
+                                          T *tile, int first) {
     if (lanes == 3 * VL)
-        CAT(multiply_lanes, SUFFIX)(3, k, a, b, tile);
+        CAT(multiply_lanes, SUFFIX)(3, k, a, b, tile, first);
     else if (lanes == 2 * VL)
-        CAT(multiply_lanes, SUFFIX)(2, k, a, b, tile);
+        CAT(multiply_lanes, SUFFIX)(2, k, a, b, tile, first);
     else
-        CAT(multiply_lanes, SUFFIX)(1, k, a, b, tile);
+        CAT(multiply_lanes, SUFFIX)(1, k, a, b, tile, first);
+}
+
+static void CAT(winograd_pack, SUFFIX)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k,
+                                       ptrdiff_t lanes, T *strip) {
+    if (lanes == 3 * VL)
+        CAT(pack_nr, SUFFIX)(rows, ld, count, k, strip);
+    else if (lanes == 2 * VL)
+        CAT(pack_2, SUFFIX)(rows, ld, count, k, strip);
+    else
+        CAT(pack_1, SUFFIX)(rows, ld, count, k, strip);
 }
 
 static inline void CAT(output_1d, SUFFIX)(const VEC *m, int m_step, VEC *y, int y_step) {
@@ -272,9 +291,9 @@ static inline void CAT(weight_1d, SUFFIX)(const VEC *m, int m_step, VEC *w, int 
     w[2 * w_step] = A2 * even_a + B2 * even_b + m[5 * m_step];
 }
 
-/* w[tap] = (A' m A)[tap] for NR input channels of one filter: 36 rows in, 9 rows of NR out. */
-static void CAT(winograd_weight, SUFFIX)(const T *m, ptrdiff_t m_step, T *w) {
-    for (ptrdiff_t lane = 0; lane < NR; lane += VL) {
+/* w[tap] = (A' m A)[tap] of one filter for `lanes` input channels: 36 rows in, 9 rows of NR out. */
+static void CAT(winograd_weight, SUFFIX)(const T *m, ptrdiff_t m_step, ptrdiff_t lanes, T *w) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane += VL) {
         VEC in[36], half[18], out[9];
         for (int i = 0; i < 36; ++i) in[i] = *(const VEC *)(m + i * m_step + lane);
 #pragma GCC unroll 6
