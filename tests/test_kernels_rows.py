@@ -1,4 +1,4 @@
-"""Additions and copies by kernels against NumPy's: the same bits."""
+"""Additions and copies by kernels against NumPy's: the same bits. Sums within rounding."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from kernel_cases import assert_same_bits_for_any_threads, layouts, normal, seeds, some_channels
 
-from minidl._kernels import add, concatenate
+from minidl._kernels import add, concatenate, sum_channels
 
 LARGE = (2, 5, 61, 67)  # enough for a kernel, in several chunks
 
@@ -52,6 +52,22 @@ def test_concatenate(axis, parts, dtype, layout):
     np.testing.assert_array_equal(joined, np.concatenate(arrays, axis), strict=True)
 
 
+@given(seed=seeds, dtype=st.sampled_from([np.float32, np.float64]), layout=layouts)
+def test_sum_channels(seed, dtype, layout):
+    x = normal(seed, 4, 5, 61, 67).astype(dtype) + dtype(3)
+    total = sum_channels(layout(x))
+    if total is None:  # no rows to work on
+        assert not layout(x)[0].flags.c_contiguous or not layout(x).flags.aligned
+        return
+    assert total.dtype == dtype
+    np.testing.assert_allclose(total, x.astype(np.float64).sum((0, 2, 3)), rtol=1e-6)
+
+
+def test_sum_channels_leaves_the_rest_to_numpy():
+    assert sum_channels(np.ones((2, 3, 4, 5))) is None
+    assert sum_channels(np.ones(LARGE, int)) is None
+
+
 def test_bits_do_not_depend_on_threads():
     a, b = normal(0, *LARGE, dtype=np.float32), normal(1, *LARGE, dtype=np.float32)
-    assert_same_bits_for_any_threads(lambda: (add(a, b), concatenate([a, b], 1)))
+    assert_same_bits_for_any_threads(lambda: (add(a, b), concatenate([a, b], 1), sum_channels(a)))

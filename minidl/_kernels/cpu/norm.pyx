@@ -46,6 +46,21 @@ cdef void deviations(
             )
 
 
+def sum_channels(const floating[:, :, :] x, floating[::1] total, int num_threads):
+    """total[c] = the sum of x (N, C, pixels) over images and pixels; an image is contiguous."""
+    cdef Py_ssize_t c, step = x.strides[0] // sizeof(floating)
+    for c in prange(x.shape[1], nogil=True, schedule="static", num_threads=num_threads):
+        sum_channel(&x[0, c, 0], x.shape[0], step, x.shape[2], &total[c])
+
+
+cdef void sum_channel(
+    const floating *x, Py_ssize_t images, Py_ssize_t step, Py_ssize_t pixels, floating *total
+) noexcept nogil:
+    cdef Sums sums
+    deviations(x, images, step, pixels, 0, &sums)
+    total[0] = <floating> total_of(sums.first)
+
+
 cdef void moments(
     const floating *x, Py_ssize_t images, Py_ssize_t step, Py_ssize_t pixels,
     floating *mean, floating *var,
