@@ -41,11 +41,12 @@ __device__ inline void multiply(const A (*left)[BM + 4], const A (*right)[BN + 4
 /* Row (or column) of the tile to which a thread's i-th sum belongs. */
 __device__ inline int place(int i, int thread) { return 64 * (i / 4) + 4 * thread + i % 4; }
 
-/* `moments`, if not null, are those of the filters in each tile, (filters, tiles of pixels, 2). */
+/* `moments`, if not null, are those of the filters in each tile, (filters, tiles of pixels, 2).
+ * Told that one block a multiprocessor will do, no compiler spills registers to make room for more. */
 template <typename T, int BM, int BN>
-__global__ void __launch_bounds__(THREADS) convolve(const T *source, const T *weight, const T *bias,
-                                                    const T *residual, T *target, real<T> *moments,
-                                                    Convolution g, bool relu) {
+__global__ void __launch_bounds__(THREADS, 1)
+    convolve(const T *source, const T *weight, const T *bias, const T *residual, T *target,
+             real<T> *moments, Convolution g, bool relu) {
     typedef real<T> A;
     __shared__ __align__(16) A left[2][BK][BM + 4];
     __shared__ __align__(16) A right[2][BK][BN + 4];
