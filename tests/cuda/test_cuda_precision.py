@@ -27,10 +27,10 @@ def network():
     )
 
 
-def gradients(precision):
-    md.manual_seed(0)
+def gradients(precision, seed):
+    md.manual_seed(seed)
     model = network().to("cuda")
-    x = md.tensor(normal(0, 6, 1, 9, 8, dtype=np.float32), device="cuda")
+    x = md.tensor(normal(seed, 6, 1, 9, 8, dtype=np.float32), device="cuda")
     with md.autocast(precision):
         scores = model(x)
         loss = F.cross_entropy(scores, md.tensor([0, 1, 2, 3, 0, 1]))
@@ -41,17 +41,21 @@ def gradients(precision):
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
 def test_gradients_are_float32_and_near_those_of_float32(cuda, precision, dtype):
-    expected_scores, expected = gradients(None)
-    scores, found = gradients(precision)
-    assert (expected_scores.dtype.name, scores.dtype.name) == ("float32", dtype)
     bits = {"bf16": 8, "fp16": 11}[precision]
-    for name, gradient in found.items():
-        assert gradient.dtype == md.float32
-        exact = expected[name].cpu().numpy()
-        error = np.linalg.norm(gradient.cpu().numpy() - exact)
-        assert error <= 2.0 ** (5 - bits) * max(np.linalg.norm(exact), 0.02), name
-    first = found["0.weight"].cpu().numpy()
-    assert not np.array_equal(first, expected["0.weight"].cpu().numpy())  # it does round
+    errors = {}
+    for seed in range(5):
+        expected_scores, expected = gradients(None, seed)
+        scores, found = gradients(precision, seed)
+        assert (expected_scores.dtype.name, scores.dtype.name) == ("float32", dtype)
+        for name, gradient in found.items():
+            assert gradient.dtype == md.float32
+            exact = expected[name].cpu().numpy()
+            error = np.linalg.norm(gradient.cpu().numpy() - exact)
+            errors.setdefault(name, []).append(error / max(np.linalg.norm(exact), 0.02))
+    for name, each in errors.items():
+        # The median: where rounding makes another pixel the largest of a window, much changes.
+        assert np.median(each) <= 2.0 ** (4 - bits), name
+    assert min(errors["0.weight"]) > 0  # it does round
 
 
 def trainer_for(**given):
