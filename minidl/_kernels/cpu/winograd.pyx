@@ -66,21 +66,24 @@ cdef void transform_filters(
 ) noexcept nogil:
     """At most so many filters from number `first`, in strips of MR: u[strip][xi][c][MR].
 
-    Several channels at a time where they lie side by side, else channel by channel, so that the
-    weights of several strips are read where they do.
+    Some channels at a time, so that the weights of several strips are read where they lie side by
+    side: a filter's channels do, or the filters of a channel.
     """
     cdef float g[9 * CHANNELS * 16]
-    cdef Py_ssize_t mr = isa.mr, block, c, i, strip, channels
+    cdef const float *weight
+    cdef Py_ssize_t mr = isa.mr, block, c, i, strip, channels, rows
     cdef Py_ssize_t count = min(filters, layer.out_channels - first)
-    cdef Py_ssize_t step = CHANNELS if layer.in_stride == 9 else 1
-    for block in range((layer.in_channels + step - 1) // step):
-        c = block * step
-        channels = min(step, layer.in_channels - c)
+    for block in range((layer.in_channels + CHANNELS - 1) // CHANNELS):
+        c = block * CHANNELS
+        channels = min(<Py_ssize_t>CHANNELS, layer.in_channels - c)
         for strip in range((count + mr - 1) // mr):
-            isa.pack_mr(
-                layer.weight + (first + strip * mr) * layer.out_stride + c * layer.in_stride,
-                layer.out_stride, min(mr, count - strip * mr), 9 * channels, g,
-            )
+            rows = min(mr, count - strip * mr)
+            weight = layer.weight + (first + strip * mr) * layer.out_stride + c * layer.in_stride
+            if layer.in_stride == 9:
+                isa.pack_mr(weight, layer.out_stride, rows, 9 * channels, g)
+            else:
+                for i in range(channels):
+                    isa.pack_mr(weight + i * layer.in_stride, layer.out_stride, rows, 9, g + 9 * i * mr)
             for i in range(channels):
                 isa.winograd_filter(g + (9 * i + (8 if layer.flip else 0)) * mr,
                                     -mr if layer.flip else mr,
