@@ -158,7 +158,8 @@ def weight_gradient(dy: Array, x: Array, padding: Padding, dw: Array) -> None:
     n, k, p, q = dy.shape
     channels = x.shape[1]
     tiles = n * -(-p // 4) * -(-q // 4)
-    block, *sizes = winograd_weight.block_sizes(channels, k, tiles, MOST_BYTES // 4)
+    threads = threads_for(dy.size * channels)
+    block, *sizes = winograd_weight.block_sizes(channels, k, tiles, MOST_BYTES // 4, threads)
     u, v, m = (empty((size,), x.dtype) for size in sizes)
     winograd_weight.weight_gradient(
         dy,
@@ -169,5 +170,5 @@ def weight_gradient(dy: Array, x: Array, padding: Padding, dw: Array) -> None:
         u,
         v,
         m,
-        threads_for(dy.size * channels),
+        threads,
     )

@@ -6,7 +6,9 @@ each of the 36 points the sum over tiles is a matrix product, output channels ti
 which accumulates over blocks of tiles; one transformation at the end gives the 3x3.
 
 For each block all threads share two steps: transform the tiles of a strip of channels and pack them
-as the micro-kernel reads them; then multiply, a few strips of channels each.
+as the micro-kernel reads them; then multiply, a few strips of channels each at all 36 points. The
+last block's products are transformed from the cache, so that those of a single block, which are
+four times as large as the gradient, never go to memory.
 """
 
 from cython.parallel cimport prange, threadid
@@ -22,6 +24,8 @@ cdef enum:
     PAD = 16
     # Tiles of a block: more would not stay in the cache, with fewer the products get short.
     MOST_TILES = 144
+    # Strips of output channels by which a strip of input channels is multiplied at a time.
+    GROUP = 4
 
 
 cdef inline Py_ssize_t first_channel(
@@ -33,14 +37,18 @@ cdef inline Py_ssize_t first_channel(
     return vectors * strip // strips * isa.vl
 
 
-def block_sizes(Py_ssize_t in_channels, Py_ssize_t out_channels, Py_ssize_t tiles, Py_ssize_t room):
+def block_sizes(
+    Py_ssize_t in_channels, Py_ssize_t out_channels, Py_ssize_t tiles, Py_ssize_t room,
+    int num_threads,
+):
     """Tiles of a block, and elements of `u`, `v` and `m`; u and v may have `room` elements each."""
     cdef const Kernels_F32 *isa = minidl_kernels_f32()
     cdef Py_ssize_t c = (in_channels + isa.nr - 1) // isa.nr * isa.nr
     cdef Py_ssize_t k = (out_channels + isa.mr - 1) // isa.mr * isa.mr
     cdef Py_ssize_t block = room // (POINTS * max(c, k)) // isa.nr * isa.nr
     block = max(isa.nr, min(block, MOST_TILES, (tiles + isa.nr - 1) // isa.nr * isa.nr))
-    return block, POINTS * (k * block + PAD), POINTS * (c * block + PAD), POINTS * c * k
+    m = POINTS * c * k if tiles > block else POINTS * num_threads * GROUP * isa.mr * isa.nr
+    return block, POINTS * (k * block + PAD), POINTS * (c * block + PAD), m
 
 
 cdef void transform_strip(
@@ -75,14 +83,30 @@ cdef void transform_strip(
                             packed + xi * point_step + done * width)
 
 
+cdef void multiply(
+    const Kernels_F32 *isa, Py_ssize_t tiles, const float *u, Py_ssize_t u_step, const float *v,
+    Py_ssize_t v_step, Py_ssize_t strip, Py_ssize_t lanes, Py_ssize_t strips, float *m, bint first
+) noexcept nogil:
+    """m[strip][xi] (+)= u[xi][strip] v[xi], for a few strips of u, `strip` elements each."""
+    cdef Py_ssize_t xi, j, micro = isa.mr * isa.nr
+    for xi in range(POINTS):
+        for j in range(strips):
+            isa.winograd_product(
+                tiles, u + xi * u_step + j * strip, v + xi * v_step, lanes,
+                m + (j * POINTS + xi) * micro, first,
+            )
+
+
 cdef void transform_back(
     const Kernels_F32 *isa, const float *m, Py_ssize_t lanes, Py_ssize_t out_count,
     Py_ssize_t in_count, float *dw, Py_ssize_t dw_row_stride, float *w
 ) noexcept nogil:
-    """One micro-tile of the 36 products m[xi][MR][lanes] to dw[k][c][3*3]."""
-    cdef Py_ssize_t k, c, tap
+    """The products m[k strip][xi][MR][lanes] to dw[k][c][3*3]."""
+    cdef Py_ssize_t k, c, tap, micro = isa.mr * isa.nr
     for k in range(out_count):
-        isa.winograd_weight(m + k * lanes, isa.mr * isa.nr, lanes, w)
+        isa.winograd_weight(
+            m + k // isa.mr * POINTS * micro + k % isa.mr * lanes, micro, lanes, w
+        )
         for c in range(in_count):
             for tap in range(9):
                 dw[k * dw_row_stride + c * 9 + tap] = w[tap * isa.nr + c]
@@ -105,6 +129,7 @@ def weight_gradient(
     cdef Py_ssize_t tiles_h = (dy.shape[2] + TILE - 1) // TILE
     cdef Py_ssize_t tiles_w = (dy.shape[3] + TILE - 1) // TILE
     cdef Py_ssize_t total = dy.shape[0] * tiles_h * tiles_w
+    cdef Py_ssize_t groups = (k_strips + GROUP - 1) // GROUP
     cdef Py_ssize_t u_step = k_strips * mr * block + PAD, v_step = c_strips * nr * block + PAD
     cdef Py_ssize_t row = offset[0], col = offset[1]
     cdef Py_ssize_t dy_plane = dy.shape[2] * dy.shape[3], x_plane = x.shape[2] * x.shape[3]
@@ -128,7 +153,7 @@ def weight_gradient(
     cdef Py_ssize_t size = POINTS * nr * (1 + nr)                # d, and rows of NR channels
     cdef float *buffers = <float *>malloc(num_threads * size * sizeof(float))
     cdef Segment *segments = <Segment *>malloc(num_threads * nr * sizeof(Segment))
-    cdef Py_ssize_t first, count, step, i, j, xi, c, lanes
+    cdef Py_ssize_t first, count, step, i, j, c, lanes, k_end
     cdef float *mine
     if buffers == NULL or segments == NULL:
         free(buffers)
@@ -156,23 +181,23 @@ def weight_gradient(
                         tiles_w, segments + threadid() * nr, mine,
                         u0 + (i - c_strips) * mr * block, u_step,
                     )
-            for i in prange(POINTS * c_strips, num_threads=num_threads, schedule="dynamic"):
-                xi = i // c_strips
-                c = first_channel(isa, in_channels, i % c_strips)
-                lanes = first_channel(isa, in_channels, i % c_strips + 1) - c
-                for j in range(k_strips):                         # m[c strip][k strip][xi]
-                    isa.winograd_product(
-                        count, u0 + xi * u_step + j * mr * block, v0 + xi * v_step + c * block,
-                        lanes, m0 + ((i % c_strips * k_strips + j) * POINTS + xi) * micro,
-                        step == 0,
+            for i in prange(c_strips * groups, num_threads=num_threads, schedule="dynamic"):
+                c = first_channel(isa, in_channels, i // groups)
+                lanes = first_channel(isa, in_channels, i // groups + 1) - c
+                j = i % groups * k_strips // groups
+                k_end = (i % groups + 1) * k_strips // groups
+                mine = m0 + threadid() * GROUP * POINTS * micro  # m[c strip][k strip][xi]
+                if total > block:
+                    mine = m0 + (i // groups * k_strips + j) * POINTS * micro
+                multiply(
+                    isa, count, u0 + j * mr * block, u_step, v0 + c * block, v_step, mr * block,
+                    lanes, k_end - j, mine, step == 0,
+                )
+                if first + count == total:
+                    transform_back(
+                        isa, mine, lanes, min(k_end * mr, out_channels) - j * mr,
+                        min(lanes, in_channels - c), dw0 + (j * mr * in_channels + c) * 9,
+                        in_channels * 9, buffers + threadid() * size,
                     )
-        for i in prange(c_strips * k_strips, num_threads=num_threads, schedule="static"):
-            c = first_channel(isa, in_channels, i // k_strips)
-            lanes = first_channel(isa, in_channels, i // k_strips + 1) - c
-            transform_back(
-                isa, m0 + i * POINTS * micro, lanes, min(mr, out_channels - i % k_strips * mr),
-                min(lanes, in_channels - c), dw0 + i % k_strips * mr * in_channels * 9 + c * 9,
-                in_channels * 9, buffers + threadid() * size,
-            )
     free(buffers)
     free(segments)
