@@ -222,6 +222,11 @@ class Function:
         """The shape that `forward` will return; operations with `epilogues` define it."""
         raise NotImplementedError(f"{type(self).__name__} does not define result_shape()")
 
+    def operand(self, x: Tensor, arrays: list[Any]) -> Any:
+        """What a `forward` before gets as `epilogue`, to take this operation on its result x and
+        on the arrays of other inputs along; None if it cannot."""
+        return True
+
     def adopt(self, y: Any, first: Function) -> None:
         """Keep what `forward` would have kept: the result y was computed by the operation `first`,
         together with its own."""

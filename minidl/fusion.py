@@ -1,16 +1,17 @@
-"""Fusion: a ReLU or an addition computed together with the operation before it.
+"""Fusion: what only moves memory, computed together with the operation before it.
 
 On its own, a ReLU reads and writes a whole feature map to do next to nothing. A convolution or a
 batch normalisation can do it while its result is still in a register. But `relu(conv(x))` is two
 calls, and when the first is made, nobody knows of the second.
 
 So within the forward of a module such operations are recorded at once and computed late. What
-waits in a thread is one chain: an operation that has epilogues, then maybe an addition, then maybe
-a ReLU. It is computed as soon as anything else happens: when the array of any tensor is asked for,
-which every other operation, every change in place and every hook does first, or when the outermost
-module returns. By then it is known whether somebody still holds a result from within the chain. If
-so, the operations are computed one by one; if not, by one kernel, and what lies between them is
-never written. The graph for `backward` and the bits of the results are the same either way.
+waits in a thread is one chain: an operation that has epilogues, then maybe a batch normalisation by
+running statistics that needs no gradient, then maybe an addition, then maybe a ReLU. It is computed
+as soon as anything else happens: when the array of any tensor is asked for, which every other
+operation, every change in place and every hook does first, or when the outermost module returns. By
+then it is known whether somebody still holds a result from within the chain. If so, the operations
+are computed one by one; if not, by one kernel, and what lies between them is never written. The
+graph for `backward` and the bits of the results are the same either way.
 
 Batch normalisation in training needs the moments of a result before it can begin, so it does not
 become part of the chain. But a convolution that still waits can add them up before it lets go of
@@ -113,9 +114,9 @@ class _Chain:
 
     def __init__(self, first: Function, inputs: tuple[Tensor, ...], arrays: list[Any]) -> None:
         self.first, self.inputs, self.arrays = first, inputs, arrays
-        self.others: list[Function] = []
+        self.others: list[tuple[Function, list[Any]]] = []  # and the arrays of other operands
+        self.options: dict[str, Any] = {}  # for the first operation to compute them too
         self.possible = first.epilogues  # what the first operation could still take along
-        self.residual: Any = None
         self.moments: list[Any] | None = None  # for those of the last result, if they are wanted
         self.between: list[weakref.ref[Tensor]] = []  # the results, but for the last
         self.last = self._due(first, inputs, first.result_shape(*arrays), arrays[0].dtype)
@@ -131,16 +132,19 @@ class _Chain:
             if node.epilogue not in self.possible:
                 return None
             last = self.last
-            operands = [tensor for tensor in inputs if tensor is not last]
-            if len(operands) != len(inputs) - 1:
+            arrays = [tensor.stored for tensor in inputs if tensor is not last]
+            if len(arrays) != len(inputs) - 1:
                 return None
-            for tensor in operands:
-                elsewhere = type(tensor.stored) is not type(self.arrays[0])  # or not computed yet
-                if elsewhere or tensor.shape != last.shape:
+            for array in arrays:
+                elsewhere = type(array) is not type(self.arrays[0])  # or not computed yet
+                if elsewhere or array.dtype != last.dtype:
                     return None
-                self.residual = tensor.stored
+            option = node.operand(last, arrays)
+            if option is None:
+                return None
+            self.options[node.epilogue] = option
             self.possible = self.possible[self.possible.index(node.epilogue) + 1 :]
-            self.others.append(node)
+            self.others.append((node, arrays))
             self.between.append(weakref.ref(last))
             self.last = self._due(node, inputs, last.shape, last.dtype)
             return self.last
@@ -156,28 +160,23 @@ class _Chain:
             else:
                 self._at_once()
             self.computed, self.possible = True, ()
-            del self.inputs, self.arrays, self.residual, self.others, self.last
+            del self.inputs, self.arrays, self.options, self.others, self.last
 
     def _at_once(self) -> None:
-        operands = {"residual": self.residual, "relu": True}
-        options = {node.epilogue: operands[node.epilogue] for node in self.others}
         if self.moments is not None:
-            options["moments"] = self.moments
-        y = self.last.stored = self.first.forward(*self.arrays, **options)
-        for node in self.others:
+            self.options["moments"] = self.moments
+        y = self.last.stored = self.first.forward(*self.arrays, **self.options)
+        self.first.keep(self.inputs, self.arrays, (y,), (self.last,))
+        for node, _ in self.others:
             node.adopt(y, self.first)
-        for node in (self.first, *self.others):
             node.keep(self.inputs, self.arrays, (y,), (self.last,))
 
     def _one_by_one(self, results: list[Tensor | None]) -> None:
-        y = self.first.forward(*self.arrays)
-        for node, result in zip((self.first, *self.others), results, strict=True):
-            if node is not self.first:
-                y = (
-                    node.forward(y, self.residual)
-                    if node.epilogue == "residual"
-                    else node.forward(y)
-                )
+        y = None
+        for (node, arrays), result in zip(
+            ((self.first, self.arrays), *self.others), results, strict=True
+        ):
+            y = node.forward(*arrays) if node is self.first else node.forward(y, *arrays)
             if result is not None:
                 result.stored = y
             node.keep(self.inputs, self.arrays, (y,), () if result is None else (result,))

@@ -86,7 +86,7 @@ def programs(draw):
     return steps, draw(st.sets(st.integers(0, count)))
 
 
-def run(program, training, dtype, seed):
+def run(program, training, recording, dtype, seed):
     steps, held = program
 
     def forward(net, x):
@@ -107,7 +107,8 @@ def run(program, training, dtype, seed):
     md.manual_seed(seed)
     net = Net(forward).to(dtype).train(training)
     x = md.randn(2, 4, 3, 5, dtype=dtype).requires_grad_()
-    total, tensors = net(x)
+    with nullcontext() if recording else md.no_grad():
+        total, tensors = net(x)
     if total.requires_grad:
         total.backward()
     everything = [total, x.grad, *tensors, *net.buffers(), *(p.grad for p in net.parameters())]
@@ -117,14 +118,15 @@ def run(program, training, dtype, seed):
 @given(
     program=programs(),
     training=st.booleans(),
+    recording=st.booleans(),
     dtype=st.sampled_from([md.float32, md.float64]),
     seed=st.integers(0, 100),
 )
 @settings(max_examples=150, deadline=None)
-def test_any_program_gives_the_same_bits(program, training, dtype, seed):
-    late = run(program, training, dtype, seed)
+def test_any_program_gives_the_same_bits(program, training, recording, dtype, seed):
+    late = run(program, training, recording, dtype, seed)
     with one_by_one():
-        at_once = run(program, training, dtype, seed)
+        at_once = run(program, training, recording, dtype, seed)
     for a, b in zip(late, at_once, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
@@ -189,10 +191,73 @@ def test_which_kernels_run(function, kernels, kernels_called):
     assert kernels_called == kernels
 
 
-def test_which_kernels_run_in_evaluation(kernels_called):
+def without_statistics(net, x):
+    net.norm.running_mean = net.norm.running_var = None
+    return net.norm(net.conv(x))
+
+
+def without_weight(net, x):
+    return F.batch_norm(net.conv(x), net.norm.running_mean, net.norm.running_var)
+
+
+def held_convolution(net, x):
+    net.held = net.conv(x)
+    return net.norm(net.held)
+
+
+def in_float64(net, x):
+    net.norm.to(md.float64)
+    with pytest.raises(TypeError, match="dtype"):
+        net.norm(net.conv(x))
+    return x
+
+
+ONE, TWO = ["conv2d_forward"], ["conv2d_forward", "batch_norm_inference"]
+
+
+@pytest.mark.parametrize(
+    ("function", "kernels"),
+    [
+        (lambda net, x: F.relu(net.norm(net.conv(x)) + x), ONE),
+        (lambda net, x: net.norm(net.conv(x)), ONE),
+        (lambda net, x: x + net.norm(net.conv(x)), ONE),
+        (lambda net, x: md.nn.Sequential(net.conv, net.norm, md.nn.ReLU())(x), ONE),
+        (without_weight, ONE),
+        (lambda net, x: net.norm2(net.norm(net.conv(x))), TWO),
+        (lambda net, x: net.norm(net.conv(x) + x), TWO),
+        (lambda net, x: net.norm(F.relu(net.conv(x))), TWO),
+        (without_statistics, ["conv2d_forward", "batch_norm_forward"]),
+        (held_convolution, TWO),
+        (in_float64, ["conv2d_forward"]),
+    ],
+)
+def test_which_kernels_run_in_evaluation(function, kernels, kernels_called):
     with md.no_grad():
-        Net(lambda net, x: F.relu(net.norm(net.conv(x)) + x)).eval()(md.randn(2, 4, 3, 3))
-    assert kernels_called == ["conv2d_forward", "batch_norm_inference"]
+        Net(function).eval()(md.randn(2, 4, 3, 3))
+    assert kernels_called == kernels
+
+
+def test_batch_norm_is_its_own_where_a_gradient_is_needed(kernels_called):
+    net = Net(lambda net, x: F.relu(net.norm(net.conv(x)))).eval()
+    net(md.randn(2, 4, 3, 3))
+    assert kernels_called == TWO
+    for parameter in net.parameters():
+        parameter.requires_grad = False
+    net(md.randn(2, 4, 3, 3))
+    assert kernels_called == TWO + ONE
+    net.norm.bias.requires_grad = True
+    net(md.randn(2, 4, 3, 3))
+    assert kernels_called == TWO + ONE + TWO
+
+
+def test_hooks_see_what_comes_before_batch_norm(kernels_called):
+    seen = []
+    net = Net(lambda net, x: F.relu(net.norm(net.conv(x)))).eval()
+    net.conv.register_forward_hook(lambda module, args, y: seen.append(y.numpy().copy()))
+    with md.no_grad():
+        net(x := md.randn(2, 4, 3, 3))
+        np.testing.assert_array_equal(seen[0], F.conv2d(x, *net.conv.parameters(), padding=1).data)
+    assert kernels_called == TWO + ONE
 
 
 def test_a_result_that_somebody_holds_is_computed():

@@ -39,6 +39,17 @@ def random_array(generator, shape, dtype, layout="contiguous"):
     return array
 
 
+def random_norm(generator, channels, dtype):
+    """What `batch_norm_inference` takes behind x; with or without weight and bias."""
+    weight, bias, mean, var = generator.standard_normal((4, channels)).astype(dtype)
+    affine = (weight, bias) if generator.integers(2) else (None, None)
+    return *affine, mean, var * var, 0.5
+
+
+def widened(norm):
+    return *(None if array is None else array.astype(float) for array in norm[:4]), norm[4]
+
+
 @st.composite
 def convolutions(draw):
     """(input shape, weight shape, keywords) of a convolution whose window fits."""
@@ -80,7 +91,19 @@ def test_convolution_equals_reference(convolution, dtype, layout, seed):
     np.testing.assert_array_equal(
         cpu.conv2d_forward(x, weight, bias, **keywords, relu=True), cpu.relu_forward(summed)
     )
-    del keywords["residual"]
+    residual = keywords.pop("residual")
+
+    norm = random_norm(generator, len(weight), dtype)
+    normalised = cpu.conv2d_forward(x, weight, bias, **keywords, norm=norm)
+    expected = reference.conv2d_forward(
+        wide["x"], wide["weight"], bias.astype(float), **keywords, norm=widened(norm)
+    )
+    assert relative_error(normalised, expected.astype(dtype)) <= TOLERANCE[dtype]
+    for finish in ({}, {"residual": residual}, {"residual": residual, "relu": True}):
+        np.testing.assert_array_equal(
+            cpu.conv2d_forward(x, weight, bias, **keywords, norm=norm, **finish),
+            cpu.batch_norm_inference(y, *norm, **finish),
+        )
 
     dy = random_array(generator, y.shape, dtype, layout)
     dx = cpu.conv2d_input_grad(dy, weight, input_shape, **keywords)
@@ -139,6 +162,11 @@ def test_large_convolution_equals_pytorch(input_shape, weight_shape, keywords):
     dw = cpu.conv2d_weight_grad(dy, x, weight_shape, **keywords)
     summed = cpu.conv2d_forward(x, weight, **keywords, residual=dy, relu=True)
     assert relative_error(summed, cpu.relu_forward(y + dy)) <= 1e-6
+    norm = random_norm(generator, len(weight), np.float32)
+    np.testing.assert_array_equal(
+        cpu.conv2d_forward(x, weight, **keywords, norm=norm, residual=dy, relu=True),
+        cpu.batch_norm_inference(y, *norm, residual=dy, relu=True),
+    )
 
     tx = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     tw = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
@@ -159,10 +187,11 @@ def test_bits_do_not_depend_on_threads(input_shape, weight_shape, keywords):
     weight = random_array(generator, weight_shape, np.float32)
     shape = cpu.conv2d_forward(x, weight, **keywords).shape
     dy = random_array(generator, shape, np.float32)
+    norm = random_norm(generator, len(weight), np.float32)
 
     def results():
         return (
-            cpu.conv2d_forward(x, weight, **keywords, residual=dy, relu=True),
+            cpu.conv2d_forward(x, weight, **keywords, norm=norm, residual=dy, relu=True),
             cpu.conv2d_input_grad(dy, weight, input_shape, **keywords),
             cpu.conv2d_weight_grad(dy, x, weight_shape, **keywords),
         )
@@ -208,6 +237,9 @@ def test_winograd_equals_reference(input_shape, out_channels, padding, layout, s
         y = cpu.conv2d_forward(x, weight, bias, padding=padding)
         residual = random_array(generator, y.shape, np.float32, layout)
         summed = cpu.conv2d_forward(x, weight, bias, padding=padding, residual=residual, relu=True)
+        norm = random_norm(generator, out_channels, np.float32)
+        finish = {"norm": norm, "residual": residual, "relu": True}
+        finished = cpu.conv2d_forward(x, weight, bias, padding=padding, **finish)
         dy = random_array(generator, y.shape, np.float32, layout)
         dx = cpu.conv2d_input_grad(dy, weight, input_shape, padding=padding)
         dw = cpu.conv2d_weight_grad(dy, x, weight.shape, padding=padding)
@@ -217,6 +249,8 @@ def test_winograd_equals_reference(input_shape, out_channels, padding, layout, s
     expected = reference.conv2d_forward(x.astype(float), wide, bias.astype(float), padding=padding)
     assert relative_error(y, expected.astype(np.float32)) <= 1e-5
     assert relative_error(summed, cpu.relu_forward(y + residual)) <= 1e-5
+    expected = cpu.batch_norm_inference(y, *norm, residual=residual, relu=True)
+    np.testing.assert_array_equal(finished, expected)
     expected = reference.conv2d_input_grad(dy.astype(float), wide, input_shape, padding=padding)
     assert relative_error(dx, expected.astype(np.float32)) <= 1e-5
     expected = reference.conv2d_weight_grad(
@@ -318,6 +352,11 @@ def test_wrong_arguments_are_named():
         cpu.conv2d_forward(x[:, :3], weight, residual=np.zeros((1, 64, 3, 4), np.float32))
     with pytest.raises(TypeError, match="same dtype, got input float32, residual float64"):
         cpu.conv2d_forward(x[:, :3], weight, residual=np.zeros((1, 64, 3, 3)))
+    one = np.ones(64, np.float32)
+    with pytest.raises(ValueError, match=r"conv2d: mean must have shape \(64,\), got \(9,\)"):
+        cpu.conv2d_forward(x[:, :3], weight, norm=(one, one, one[:9], one, 0.1))
+    with pytest.raises(TypeError, match="same dtype, got x float32, weight of norm float64"):
+        cpu.conv2d_forward(x[:, :3], weight, norm=(np.ones(64), one, one, one, 0.1))
     with pytest.raises(
         ValueError, match=r"dy must have shape \(1, 64, 3, 3\), got \(1, 64, 4, 4\)"
     ):

@@ -48,6 +48,16 @@ def test_convolution(seed, n, groups, channels, kernel_size, stride, dilation, p
     dy = normal(seed, *y.shape)
     summed = reference.conv2d_forward(x, weight, bias, *geometry, residual=dy, relu=True)
     np.testing.assert_array_equal(summed, np.where(y + dy > 0, y + dy, 0))
+    mean, var = normal(seed + 1, 2, y.shape[1])
+    norm = {"weight": bias, "bias": -bias, "mean": mean, "var": np.square(var), "eps": 0.1}
+    normalised = reference.conv2d_forward(
+        x, weight, bias, *geometry, norm=tuple(norm.values()), residual=dy, relu=True
+    )
+    ty = torch.nn.functional.batch_norm(
+        torch.tensor(y), *(torch.tensor(norm[name]) for name in ("mean", "var", "weight", "bias")),
+        eps=0.1,
+    )  # fmt: skip
+    assert_close(normalised, torch.relu(ty + torch.tensor(dy)).numpy())
 
     def convolve(x, weight, bias):
         padded = torch.nn.functional.pad(x, (*padding[2:], *padding[:2]))

@@ -212,6 +212,7 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    norm: tuple[Any, Any, Any, Any, float] | None = None,
     residual: Any = None,
     relu: bool = False,
     moments: list[Any] | None = None,

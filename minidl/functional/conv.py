@@ -43,7 +43,7 @@ class Geometry:
 class Conv2d(Function):
     """x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y (N, K, P, Q)."""
 
-    epilogues = ("residual", "relu", "moments")
+    epilogues = ("norm", "residual", "relu", "moments")
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry

@@ -148,6 +148,9 @@ def sum_to(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
 class Add(Function):
     epilogue = "residual"
 
+    def operand(self, x: Any, arrays: list[Any]) -> Any:
+        return arrays[0] if arrays[0].shape == x.shape else None
+
     def forward(self, a: Any, b: Any) -> Any:
         self.shapes = a.shape, b.shape
         return add_arrays(a, b)

@@ -93,12 +93,21 @@ class BatchNormInference(Function):
     """The same by given statistics: mean (C,) and var (C,) are constants."""
 
     epilogues = ("residual", "relu")
+    epilogue = "norm"
 
     def __init__(self, eps: float) -> None:
         self.eps = eps
 
     def result_shape(self, x: Any, *constants: Any) -> tuple[int, ...]:
         return x.shape
+
+    def operand(self, x: Any, arrays: list[Any]) -> Any:
+        mean, var, *affine = arrays
+        weight, bias = affine or (None, None)
+        return None if any(self.needs) else (weight, bias, mean, var, self.eps)
+
+    def adopt(self, y: Any, first: Function) -> None:
+        """There is nothing to keep where no gradient is needed."""
 
     def forward(self, x: Any, mean: Any, var: Any, *affine: Any, **epilogue: Any) -> Any:
         weight, bias = affine or (None, None)

@@ -236,6 +236,24 @@ def test_no_moments_where_products_are_not_minidls(cuda):
         assert moments == []
 
 
+def test_batch_norm_comes_before_what_is_added(cuda):
+    x, weight, bias = (normal(3, *s) for s in (*SMALL[:2], SMALL[1][:1]))
+    mean, var = normal(4, 2, len(weight))
+    norm = bias, None, mean, np.square(var), 0.5
+    dy = normal(5, *cpu.conv2d_forward(x, weight, **SMALL[2]).shape)
+    y = cuda.kernels.conv2d_forward(
+        *map(cuda.array, (x, weight, bias)),
+        **SMALL[2],
+        norm=tuple(cuda.array(entry) if np.ndim(entry) else entry for entry in norm),
+        residual=cuda.array(dy),
+        relu=True,
+    )
+    expected = reference.conv2d_forward(
+        x, weight, bias, **SMALL[2], norm=norm, residual=dy, relu=True
+    )
+    assert relative_error(cuda.numpy(y), expected) < 1e-12
+
+
 def test_cpu_and_gpu_agree(cuda):
     x, weight, bias = (normal(3, *s).astype(np.float32) for s in (*SMALL[:2], SMALL[1][:1]))
     y = cuda.module("launch_conv").conv2d_forward(*map(cuda.array, (x, weight, bias)), **SMALL[2])

@@ -22,7 +22,7 @@ from .planes cimport (
     Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
 )
 from .simd cimport (
-    GOES_ON, RECTIFY, Run, columns_of_strip, convolve_tile, cut_rows, line_up,
+    GOES_ON, NORM, NORMALISE, RECTIFY, Run, columns_of_strip, convolve_tile, cut_rows, line_up,
     minidl_instruction_set, pack_a, real, rows_of_strip, vector_length,
 )
 
@@ -74,7 +74,7 @@ cdef struct Job:
     Py_ssize_t out_channels             # of a group
     Py_ssize_t y_plane
     Py_ssize_t weight_row, packed_from  # strips of A before this one are rows of the weight
-    bint relu
+    int finish                          # flags for a tile's last channels
 
 
 # What one thread has for itself.
@@ -218,7 +218,7 @@ cdef const real *line_ahead(
 
 cdef void convolve_band(
     const Job *job, const real *x, const Band *band, const Band *next_band, const real *weight,
-    const real *packed, const real *bias, const real *residual, Py_ssize_t strip0,
+    const real *packed, const real *constants, const real *residual, Py_ssize_t strip0,
     Py_ssize_t strip1, real *y, const Scratch *scratch, real *planes, real *collected, real *tiles
 ) noexcept nogil:
     """Output channels [strip0, strip1) x MR of one group at one band."""
@@ -235,6 +235,7 @@ cdef void convolve_band(
     cdef const real *ahead
     cdef const real *a_strip
     cdef const real *b_strip
+    cdef const real *of_strip
     cdef const real *extra
     cdef int flags
     cdef real *tile
@@ -256,7 +257,7 @@ cdef void convolve_band(
         count = min(job.channel_block, channels - channel0)
         first = channel0 == 0
         last = channel0 + count == channels
-        flags = (0 if first else GOES_ON) | (RECTIFY if last and job.relu else 0)
+        flags = (0 if first else GOES_ON) | (job.finish if last else 0)
         k = count * job.n_taps
         k0 = channel0 * job.n_taps
         source = x + channel0 * image_plane
@@ -282,6 +283,7 @@ cdef void convolve_band(
             else:
                 a_strip = packed + ((a - job.packed_from) * job.depth + k0) * mr
                 a_row = 1
+            of_strip = constants + a * (1 + NORM) * mr
             for b in range(strips):
                 run = scratch.targets + first_run[b]
                 n_runs = first_run[b + 1] - first_run[b]
@@ -299,7 +301,7 @@ cdef void convolve_band(
                 if run.len == vectors * vl and job.target.col == 1 and rows == mr:
                     convolve_tile(
                         k, a_strip, a_row, b_strip, shifts, vectors,
-                        y + a * mr * job.y_plane + run.place, job.y_plane, bias + a * mr,
+                        y + a * mr * job.y_plane + run.place, job.y_plane, of_strip,
                         residual + a * mr * job.y_plane + run.place
                         if last and residual != NULL else NULL,
                         flags, ahead, image_plane,
@@ -313,7 +315,7 @@ cdef void convolve_band(
                 if not (first and last):
                     tile += ((a - strip0) * strips + b) * mr * nr
                 convolve_tile(
-                    k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, bias + a * mr, extra,
+                    k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip, extra,
                     flags, ahead, image_plane,
                 )
                 if last:
@@ -372,12 +374,14 @@ cdef Band choose_bands(
 def convolve(
     const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
     Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, Planes planes, Py_ssize_t groups,
-    bias, residual, bint relu, real[:, :, :, ::1] y, first_pixel, pixel_step, int num_threads,
+    bias, norm, residual, bint relu, real[:, :, :, ::1] y, first_pixel, pixel_step,
+    int num_threads,
 ):
     """y[n, k, p, q] = bias[k] + sum over c and taps of weight * x[n, c, p*stride + dy, q*stride + dx].
 
-    Output pixel (p, q) lands at y's pixel `first_pixel + (p, q) * pixel_step`; `residual`, shaped
-    like y, which must then be complete, is added, and with `relu` the sum is cut off below zero.
+    Output pixel (p, q) lands at y's pixel `first_pixel + (p, q) * pixel_step`. By `norm` (K, 3),
+    mean, scale and shift, y is normalised; `residual`, shaped like y, which must then be complete,
+    is added; and with `relu` the sum is cut off below zero.
     """
     cdef const Layout *layout = &planes.layout
     cdef Py_ssize_t images = x.shape[0], channels = x.shape[1] // groups
@@ -399,7 +403,7 @@ def convolve(
     job.target.image = y.shape[1] * job.y_plane
     job.target.row = <Py_ssize_t>pixel_step[0] * y.shape[3]
     job.target.col = pixel_step[1]
-    job.relu = relu
+    job.finish = (RECTIFY if relu else 0) | (0 if norm is None else NORMALISE)
     job.weight_row = weight_out_stride
     job.packed_from = 0
     if weight_in_stride == n_taps and follow_window(planes.taps):
@@ -424,9 +428,10 @@ def convolve(
     cdef Py_ssize_t packed_strips = strips - job.packed_from
     cdef Py_ssize_t packs = (packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
     cdef real *packed = <real *>malloc(
-        groups * mr * (packed_strips * job.depth + strips) * sizeof(real)
+        groups * mr * (packed_strips * job.depth + strips * (1 + NORM)) * sizeof(real)
     )
-    cdef real *biases = packed + groups * packed_strips * mr * job.depth
+    cdef real *constants = packed + groups * packed_strips * mr * job.depth  # strip by strip
+    cdef real *target
     cdef real *buffers = <real *>malloc(num_threads * thread_size * sizeof(real))
     cdef Run *runs = <Run *>malloc(num_threads * 2 * size_of_runs * sizeof(Run))
     cdef Py_ssize_t *first_runs = <Py_ssize_t *>malloc(
@@ -435,6 +440,7 @@ def convolve(
     cdef Py_ssize_t *shifts = first_runs + num_threads * 2 * (band_strips + 1)
     cdef Py_ssize_t task, g, i, c, tap, t
     cdef const real[::1] bias_view
+    cdef const real[:, ::1] norm_view
     cdef const real[:, :, :, ::1] residual_view
     cdef const real *residual0 = NULL
     cdef real *mine
@@ -456,12 +462,19 @@ def convolve(
             else:
                 shifts[c] = c * layout.height * layout.width
     job.shifts = shifts
-    for i in range(groups * strips * mr):
-        biases[i] = 0
+    memset(constants, 0, groups * strips * (1 + NORM) * mr * sizeof(real))
     if bias is not None:
         bias_view = bias
-        for i in range(groups * out_channels):
-            biases[i // out_channels * strips * mr + i % out_channels] = bias_view[i]
+    if norm is not None:
+        norm_view = norm
+    for i in range(groups * out_channels):
+        c = i % out_channels
+        target = constants + ((i // out_channels * strips + c // mr) * (1 + NORM) * mr + c % mr)
+        if bias is not None:
+            target[0] = bias_view[i]
+        if norm is not None:
+            for t in range(NORM):
+                target[(1 + t) * mr] = norm_view[i, t]
     if residual is not None:
         residual_view = residual
         residual0 = &residual_view[0, 0, 0, 0]
@@ -493,7 +506,7 @@ def convolve(
             convolve_band(
                 &job, x0 + g * channels * layout.height * layout.width, &band, &next_band,
                 w0 + g * weight_group_stride, packed + g * packed_strips * mr * job.depth,
-                biases + g * strips * mr,
+                constants + g * strips * (1 + NORM) * mr,
                 residual0 + g * out_channels * job.y_plane if residual0 != NULL else NULL,
                 i * strips // blocks, (i + 1) * strips // blocks,
                 y0 + g * out_channels * job.y_plane, &scratch, mine, mine + planes_size,

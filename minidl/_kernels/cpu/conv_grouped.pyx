@@ -14,7 +14,7 @@ from libc.string cimport memset
 
 from .planes cimport Band, Layout, Planes, band_at, best_band, count_bands, plane_size, positions
 from .simd cimport (
-    GROUPED_STRIP, MAX_LANES, Raster, correlate, correlations, lay_rows,
+    GROUPED_STRIP, MAX_LANES, NORM, Raster, correlate, correlations, lay_rows,
     minidl_fetch_to_write, real, vector_length, write_rows,
 )
 
@@ -85,7 +85,7 @@ cdef void lay_planes(
 
 cdef void convolve_band(
     const Job *job, const real *x, Py_ssize_t index, const real *weight, Py_ssize_t weight_step,
-    const real *bias, const real *residual, real *y, real *planes, real *sums
+    const real *bias, const real *norm, const real *residual, real *y, real *planes, real *sums
 ) noexcept nogil:
     cdef const Layout *layout = job.layout
     cdef Band band = band_at(layout, &job.size, job.images, index)
@@ -121,6 +121,7 @@ cdef void convolve_band(
                     sums + channel * job.phases * job.sums
                     + image * layout.image_rows * layout.pitch,
                     job.sums, layout.pitch, band.rows, &target,
+                    norm + NORM * (k + channel) if norm != NULL else NULL,
                     residual + to if residual != NULL else NULL, job.relu, y + to,
                 )
 
@@ -128,8 +129,8 @@ cdef void convolve_band(
 def convolve(
     const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
     Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, Planes planes,
-    const Py_ssize_t[::1] phase_ends, Py_ssize_t groups, bias, residual, bint relu,
-    real[:, :, :, ::1] y, pixel_step, int num_threads,
+    const Py_ssize_t[::1] phase_ends, Py_ssize_t groups, bias, norm, residual,
+    bint relu, real[:, :, :, ::1] y, pixel_step, int num_threads,
 ):
     """As `convolve` in conv.pyx, for all phases at once.
 
@@ -144,8 +145,10 @@ def convolve(
     cdef const real *w0 = &weight[0]
     cdef real *y0 = &y[0, 0, 0, 0]
     cdef const real *bias0 = NULL
+    cdef const real *norm0 = NULL
     cdef const real *residual0 = NULL
     cdef const real[::1] bias_view
+    cdef const real[:, ::1] norm_view
     cdef const real[:, :, :, ::1] residual_view
     cdef Py_ssize_t vector = vector_length(x0)
     cdef Job job
@@ -207,6 +210,9 @@ def convolve(
     if bias is not None:
         bias_view = bias
         bias0 = &bias_view[0]
+    if norm is not None:
+        norm_view = norm
+        norm0 = &norm_view[0, 0]
     if residual is not None:
         residual_view = residual
         residual0 = &residual_view[0, 0, 0, 0]
@@ -220,6 +226,7 @@ def convolve(
             &job, x0 + g * job.channels * layout.height * layout.width, task % job.bands,
             w0 + g * weight_group_stride, weight_out_stride,
             bias0 + g * job.out_channels if bias0 != NULL else NULL,
+            norm0 + g * job.out_channels * NORM if norm0 != NULL else NULL,
             residual0 + g * job.out_channels * y.shape[2] * y.shape[3]
             if residual0 != NULL else NULL,
             y0 + g * job.out_channels * y.shape[2] * y.shape[3], mine, mine + planes_size,

@@ -22,6 +22,7 @@ from ..geometry import Padding, Pair, conv_output_size
 from . import launch_winograd
 from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
+from .launch_norm import channel_constants
 from .planes import Planes
 from .threads import threads_for
 
@@ -130,6 +131,7 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    norm: tuple[Any, Any, Any, Any, float] | None = None,
     residual: Array | None = None,
     relu: bool = False,
     moments: list[Any] | None = None,
@@ -137,7 +139,8 @@ def conv2d_forward(
     """y[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * x[n, c, p', q'].
 
     (p', q') = (p, q) * stride + (r, s) * dilation - padding, and x is 0 outside the image.
-    `residual` is added to y, and then `relu` cuts y off at 0. `moments` receives none.
+    `norm`, what `batch_norm_inference` takes behind x, normalises y; `residual` is added, and then
+    `relu` cuts y off at 0. `moments` receives none.
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y and residual (N, K, P, Q).
     """
@@ -152,12 +155,15 @@ def conv2d_forward(
         same_dtype("conv2d", input=x, bias=bias)
         has_shape("conv2d", "bias", bias, (k,))
     y = empty((x.shape[0], k, p, q), x.dtype)
+    constants = None if norm is None else channel_constants("conv2d", y, *norm)
     if residual is not None:
         residual = as_kernel_array("conv2d", "residual", residual, 4)
         same_dtype("conv2d", input=x, residual=residual)
         has_shape("conv2d", "residual", residual, y.shape)
     if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
-        launch_winograd.convolve(x, weight, bias, padding, y, residual=residual, relu=relu)
+        launch_winograd.convolve(
+            x, weight, bias, padding, y, norm=constants, residual=residual, relu=relu
+        )
         return y
     planes = _forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation)
     num_threads = threads_for(y.size * weight[0].size)
@@ -172,6 +178,7 @@ def conv2d_forward(
             np.array([r * s]),
             groups,
             bias,
+            constants,
             residual,
             relu,
             y,
@@ -188,6 +195,7 @@ def conv2d_forward(
         planes,
         groups,
         bias,
+        constants,
         residual,
         relu,
         y,
@@ -235,6 +243,7 @@ def conv2d_input_grad(
             groups,
             None,
             None,
+            None,
             False,
             dx,
             stride,
@@ -253,6 +262,7 @@ def conv2d_input_grad(
             weight.shape[0] // groups * c_per_group * r * s,
             planes,
             groups,
+            None,
             None,
             None,
             False,

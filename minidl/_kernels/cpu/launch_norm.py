@@ -60,6 +60,26 @@ def batch_norm_inference(
     return _normalise(op, norm.normalise, x, weight, bias, mean, var, eps, residual, relu)
 
 
+def channel_constants(
+    op: str,
+    y: Array,
+    weight: Array | None,
+    bias: Array | None,
+    mean: Array,
+    var: Array,
+    eps: float = 1e-5,
+) -> Array:
+    """Mean, scale and shift (K, 3) by which a kernel normalises its y (N, K, P, Q)."""
+    mean, var = _statistic(op, "mean", mean, y), _statistic(op, "var", var, y)
+    if weight is not None:
+        weight = _statistic(op, "weight of norm", weight, y)
+    if bias is not None:
+        bias = _statistic(op, "bias of norm", bias, y)
+    constants = np.empty((len(mean), 3), y.dtype)
+    norm.constants_of(mean, var, weight, bias, eps, constants)
+    return constants
+
+
 def batch_norm_backward(
     dy: Array,
     x: Array,

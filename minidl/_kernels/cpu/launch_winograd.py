@@ -98,13 +98,15 @@ def convolve(
     y: Array,
     *,
     transposed: bool = False,
+    norm: Array | None = None,
     residual: Array | None = None,
     relu: bool = False,
 ) -> None:
     """y = conv(x, weight) + bias; `transposed` swaps the weight's channels and turns its windows,
-    `relu` cuts y off at 0.
+    `norm` normalises y, `residual` is added, `relu` cuts y off at 0.
 
-    x (N, C, H, W), weight (K, C, 3, 3), or (C, K, 3, 3) if `transposed`, y (N, K, P, Q).
+    x (N, C, H, W), weight (K, C, 3, 3), or (C, K, 3, 3) if `transposed`, y and residual
+    (N, K, P, Q), norm (K, 3): mean, scale and shift.
     """
     channels = x.shape[1]
     n, k, p, q = y.shape
@@ -120,6 +122,7 @@ def convolve(
         in_stride,
         transposed,
         bias,
+        norm,
         residual,
         relu,
         y,

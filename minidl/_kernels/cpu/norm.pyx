@@ -85,12 +85,16 @@ cdef void moments(
     var[0] = <floating> max(square - offset * offset, 0.0)
 
 
+cdef inline floating scale_of(floating weight, double inverse_std) noexcept nogil:
+    return <floating> (weight * inverse_std)
+
+
 cdef void normalise_channel(
     const floating *x, const floating *residual, Py_ssize_t images, Py_ssize_t step,
     Py_ssize_t pixels, floating mean, double inverse_std, floating weight, floating bias, bint relu,
     floating *y,
 ) noexcept nogil:
-    cdef floating scale = <floating> (weight * inverse_std)
+    cdef floating scale = scale_of(weight, inverse_std)
     cdef Py_ssize_t image, at
     for image in range(images):
         at = image * step
@@ -151,6 +155,18 @@ def normalise(
         )
 
 
+def constants_of(
+    const floating[::1] mean, const floating[::1] var, const floating[::1] weight,
+    const floating[::1] bias, double eps, floating[:, ::1] constants,
+):
+    """Fill in mean, scale and shift of each channel, by which `normalise` computes y."""
+    cdef Py_ssize_t c
+    for c in range(mean.shape[0]):
+        constants[c, 0] = mean[c]
+        constants[c, 1] = scale_of(1 if weight is None else weight[c], 1 / sqrt(var[c] + eps))
+        constants[c, 2] = 0 if bias is None else bias[c]
+
+
 cdef void channel_backward(
     const floating *dy, const floating *x, const floating *y, Py_ssize_t images,
     Py_ssize_t dy_step, Py_ssize_t step, Py_ssize_t pixels, floating weight, floating mean,
@@ -158,7 +174,7 @@ cdef void channel_backward(
 ) noexcept nogil:
     cdef Sums sums
     cdef double count = images * pixels, total, product
-    cdef floating scale = <floating> (weight * inverse_std), mean_dy, slope
+    cdef floating scale = scale_of(weight, inverse_std), mean_dy, slope
     cdef Py_ssize_t image, at
     memset(&sums, 0, sizeof(Sums))
     for image in range(images):

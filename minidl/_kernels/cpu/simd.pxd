@@ -63,6 +63,8 @@ cdef extern from "kernels.h" nogil:
     enum:
         GOES_ON
         RECTIFY
+        NORMALISE
+        NORM
         GROUPED_STRIP
 
     ctypedef struct Kernels_F32:
@@ -101,7 +103,8 @@ cdef extern from "kernels.h" nogil:
         void (*winograd_pack)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                               float *) noexcept nogil
         void (*winograd_output)(const float *, Py_ssize_t, Py_ssize_t, const Segment *, Py_ssize_t,
-                                const Window *, float, const float *, int, float *) noexcept nogil
+                                const Window *, float, const float *, const float *, int,
+                                float *) noexcept nogil
         void (*winograd_weight)(const float *, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*max_pool)(const float *, const Pooling *, Py_ssize_t, Py_ssize_t, float *, float *,
                          uint8_t *) noexcept nogil
@@ -128,7 +131,7 @@ cdef extern from "kernels.h" nogil:
         void (*lay_rows)(const float *, const Raster *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                          Py_ssize_t, float *) noexcept nogil
         void (*write_rows)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Raster *,
-                           const float *, int, float *) noexcept nogil
+                           const float *, const float *, int, float *) noexcept nogil
         void (*correlate)(Py_ssize_t, const float *, Py_ssize_t, const Py_ssize_t *, const float *,
                           const Py_ssize_t *, const float *, Py_ssize_t, Py_ssize_t, float *,
                           Py_ssize_t) noexcept nogil
@@ -184,7 +187,7 @@ cdef extern from "kernels.h" nogil:
         void (*lay_rows)(const double *, const Raster *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                          Py_ssize_t, double *) noexcept nogil
         void (*write_rows)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, const Raster *,
-                           const double *, int, double *) noexcept nogil
+                           const double *, const double *, int, double *) noexcept nogil
         void (*correlate)(Py_ssize_t, const double *, Py_ssize_t, const Py_ssize_t *, const double *,
                           const Py_ssize_t *, const double *, Py_ssize_t, Py_ssize_t, double *,
                           Py_ssize_t) noexcept nogil
@@ -360,12 +363,12 @@ cdef inline void lay_rows(
 
 cdef inline void write_rows(
     const real *sums, Py_ssize_t plane, Py_ssize_t pitch, Py_ssize_t rows, const Raster *image,
-    const real *residual, bint relu, real *to
+    const real *norm, const real *residual, bint relu, real *to
 ) noexcept nogil:
     if real is float:
-        minidl_kernels_f32().write_rows(sums, plane, pitch, rows, image, residual, relu, to)
+        minidl_kernels_f32().write_rows(sums, plane, pitch, rows, image, norm, residual, relu, to)
     else:
-        minidl_kernels_f64().write_rows(sums, plane, pitch, rows, image, residual, relu, to)
+        minidl_kernels_f64().write_rows(sums, plane, pitch, rows, image, norm, residual, relu, to)
 
 
 cdef inline void correlate(

@@ -13,7 +13,7 @@ it by filters of its own, which it transforms on the way.
 from cython.parallel cimport prange, threadid
 
 from .simd cimport (
-    RECTIFY, Kernels_F32, Segment, Window, minidl_kernels_f32, segment_pixels,
+    NORM, RECTIFY, Kernels_F32, Segment, Window, minidl_kernels_f32, segment_pixels,
 )
 
 cdef enum:
@@ -32,6 +32,7 @@ cdef struct Layer:
     const float *x_end
     const float *weight
     const float *bias
+    const float *norm         # mean, scale and shift of each channel
     const float *residual
     float *y
     Py_ssize_t in_channels
@@ -133,6 +134,7 @@ cdef void multiply(
             isa.winograd_output(
                 m + (i * count + j // mr) * POINTS * micro + j % mr * lanes, micro, lanes, segments,
                 runs, &layer.plane, layer.bias[k + j] if layer.bias != NULL else 0,
+                layer.norm + NORM * (k + j) if layer.norm != NULL else NULL,
                 layer.residual + (k + j) * plane if layer.residual != NULL else NULL, layer.flags,
                 layer.y + (k + j) * plane,
             )
@@ -155,27 +157,32 @@ cdef void transform_channels(
 
 def convolve(
     const float[:, :, :, ::1] x, const float[::1] weight, Py_ssize_t out_stride,
-    Py_ssize_t in_stride, bint flip, bias, residual, bint relu, float[:, :, :, ::1] y, offset,
+    Py_ssize_t in_stride, bint flip, bias, norm, residual, bint relu, float[:, :, :, ::1] y, offset,
     Py_ssize_t strips, Py_ssize_t block, Py_ssize_t group, float[::1] scratch, int num_threads,
 ):
     """y[n, k, p, q] = bias[k] + sum of weight[k, c, r, s] * x[n, c, p + r + dy, q + s + dx].
 
-    (dy, dx) = `offset`; with `flip` the window is read backwards; `residual` is added to y, and
-    with `relu` it is cut off below 0. The tiles are cut into `strips`; threads work on `block` of
-    them together, or each on its own if that is 0; filters go by `group` strips of MR. `scratch`
-    holds the transformed filters and tiles and their products, as `strip_sizes` says.
+    (dy, dx) = `offset`; with `flip` the window is read backwards; by `norm` (K, 3), mean, scale and
+    shift, y is normalised; `residual` is added, and with `relu` y is cut off below 0. The tiles are
+    cut into `strips`; threads work on `block` of them together, or each on its own if that is 0;
+    filters go by `group` strips of MR. `scratch` holds the transformed filters and tiles and their
+    products, as `strip_sizes` says.
     """
     cdef const Kernels_F32 *isa = minidl_kernels_f32()
     cdef Layer layer
     cdef const float[::1] bias_view
+    cdef const float[:, ::1] norm_view
     cdef const float[:, :, :, ::1] residual_view
     layer.x = &x[0, 0, 0, 0]
     layer.x_end = layer.x + x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
     layer.weight = &weight[0]
-    layer.bias = layer.residual = NULL
+    layer.bias = layer.norm = layer.residual = NULL
     if bias is not None:
         bias_view = bias
         layer.bias = &bias_view[0]
+    if norm is not None:
+        norm_view = norm
+        layer.norm = &norm_view[0, 0]
     if residual is not None:
         residual_view = residual
         layer.residual = &residual_view[0, 0, 0, 0]

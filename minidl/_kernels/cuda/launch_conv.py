@@ -15,6 +15,7 @@ from . import direct, im2col_product, tensor_core, winograd
 from .checks import as_kernel_array, has_shape, same_dtype
 from .conv_choice import choose
 from .epilogue import Epilogue
+from .launch_norm import batch_norm_inference
 from .products import multiply
 from .window import Window
 
@@ -43,6 +44,7 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    norm: tuple[Any, Any, Any, Any, float] | None = None,
     residual: Any | None = None,
     relu: bool = False,
     moments: list[Any] | None = None,
@@ -50,11 +52,15 @@ def conv2d_forward(
     """y[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * x[n, c, p', q'].
 
     (p', q') = (p, q) * stride + (r, s) * dilation - padding, and x is 0 outside the image.
+    `norm`, what `batch_norm_inference` takes behind x, normalises y, here in a pass of its own;
     `residual` is added to y, and then `relu` cuts y off at 0. If a list is given for `moments`, the
     kernels of direct.cu and tensor_core.cu append Moments of y for `batch_norm_forward`.
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y and residual (N, K, P, Q).
     """
+    if norm is not None:
+        y = conv2d_forward(x, weight, bias, stride, padding, dilation, groups)
+        return batch_norm_inference(y, *norm, residual, relu)
     x = as_kernel_array("conv2d", "input", x, 4)
     weight = as_kernel_array("conv2d", "weight", weight, 4)
     same_dtype("conv2d", input=x, weight=weight)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..geometry import Padding, Pair, conv_output_size
 from .elementwise import relu_forward
-from .normalisation import moments_of
+from .normalisation import batch_norm_inference, moments_of
 
 __all__ = [
     "col2im",
@@ -89,6 +89,7 @@ def conv2d_forward(
     padding: Padding = (0, 0, 0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    norm: tuple[Any, Any, Any, Any, float] | None = None,
     residual: np.ndarray | None = None,
     relu: bool = False,
     moments: list[Any] | None = None,
@@ -97,10 +98,11 @@ def conv2d_forward(
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) or None -> y (N, K, P, Q). The filter is
     not flipped (cross-correlation), as everywhere in deep learning. With groups, the k-th group of
-    filters sees only the k-th group of channels (Krizhevsky et al. 2012, section 3.5). `residual`
-    (N, K, P, Q), what a residual block adds, comes on top, and then `relu` cuts the sum off at 0,
-    as passes of their own would. An implementation that can tell the moments of y's channels while
-    it computes y appends them, in a form of its own, to `moments` if that is a list:
+    filters sees only the k-th group of channels (Krizhevsky et al. 2012, section 3.5). `norm`,
+    what `batch_norm_inference` takes behind x (weight, bias, mean, var, eps), normalises y;
+    `residual` (N, K, P, Q), what a residual block adds, comes on top; and then `relu` cuts the sum
+    off at 0, as passes of their own would. An implementation that can tell the moments of y's
+    channels while it computes y appends them, in a form of its own, to `moments` if that is a list:
     `batch_norm_forward` need not look for them again. Source: LeCun et al. (1998), "Gradient-based
     learning applied to document recognition", section II.
 
@@ -117,6 +119,8 @@ def conv2d_forward(
     y = (filters @ columns).reshape(n, k, p, q)
     if bias is not None:
         y = y + bias[:, None, None]
+    if norm is not None:
+        y = batch_norm_inference(y, *norm)
     if residual is not None:
         y = y + residual
     y = relu_forward(y) if relu else y

@@ -12,8 +12,12 @@ static inline __attribute__((always_inline)) void CAT(convolve_tile, SUFFIX)(
     const T *ahead, ptrdiff_t ahead_step) {
     VEC acc[MR][NV];
     memset(acc, 0, sizeof acc);
-    for (int i = 0; i < MR; ++i) /* the cache fetches c while the product is computed */
-        for (int v = 0; v < vectors; ++v) __builtin_prefetch(c + i * ld + v * VL, 1);
+    for (int i = 0; i < MR; ++i) { /* the cache fetches these while the product is computed */
+        for (int v = 0; v < vectors; ++v) {
+            __builtin_prefetch(c + i * ld + v * VL, 1);
+            if (residual != NULL) __builtin_prefetch(residual + i * ld + v * VL);
+        }
+    }
     for (ptrdiff_t step = 0; step < k; ++step, a += a_step) {
         const T *from = rows != NULL ? b + rows[step] : b + step * NR;
         __builtin_prefetch(ahead + (step >> 1) * ahead_step, 0, 2);
@@ -35,6 +39,7 @@ static inline __attribute__((always_inline)) void CAT(convolve_tile, SUFFIX)(
                 sum += *(const VEC *)(c + i * ld + v * VL);
             else
                 sum += bias[i];
+            if (flags & NORMALISE) sum = NORMALISED(sum, bias + MR + i, MR);
             if (residual != NULL) sum += *(const VEC *)(residual + i * ld + v * VL);
             if (flags & RECTIFY) sum = POSITIVE(sum);
             *(VEC *)(c + i * ld + v * VL) = sum;

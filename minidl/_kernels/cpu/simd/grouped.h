@@ -44,10 +44,10 @@ static void CAT(lay_rows, SUFFIX)(const T *x, const Raster *image, ptrdiff_t row
     }
 }
 
-/* One row from `step` phases, or from one, with what is added and cut off; vectors may overrun it
- * as long as `room` elements are there. */
+/* One row from `step` phases, or from one, normalised, with what is added and cut off; vectors may
+ * overrun it as long as `room` elements are there. */
 static inline void CAT(write_row, SUFFIX)(const T *restrict from, ptrdiff_t plane, ptrdiff_t step,
-                                          ptrdiff_t width, ptrdiff_t room,
+                                          ptrdiff_t width, ptrdiff_t room, const T *norm,
                                           const T *restrict residual, int relu, T *restrict to) {
     ptrdiff_t j = 0;
     if (step == 2) {
@@ -60,11 +60,13 @@ static inline void CAT(write_row, SUFFIX)(const T *restrict from, ptrdiff_t plan
     }
     for (; j < width && room - j >= VL; j += VL) {
         VEC y = *(const VEC *)(from + j);
+        if (norm != NULL) y = NORMALISED(y, norm, 1);
         if (residual != NULL) y += *(const VEC *)(residual + j);
         *(VEC *)(to + j) = relu ? POSITIVE(y) : y;
     }
     for (; j < width; ++j) {
-        const T y = residual != NULL ? from[j] + residual[j] : from[j];
+        T y = norm != NULL ? NORMALISED(from[j], norm, 1) : from[j];
+        if (residual != NULL) y += residual[j];
         to[j] = relu && y <= 0 ? 0 : y;
     }
 }
@@ -72,14 +74,14 @@ static inline void CAT(write_row, SUFFIX)(const T *restrict from, ptrdiff_t plan
 /* The way back: sums[a][b][row][column], one plane for each phase, to the image's first rows. What
  * is to be written beyond row `height` is left out. */
 static void CAT(write_rows, SUFFIX)(const T *sums, ptrdiff_t plane, ptrdiff_t pitch,
-                                    ptrdiff_t rows, const Raster *image, const T *residual,
-                                    int relu, T *restrict to) {
+                                    ptrdiff_t rows, const Raster *image, const T *norm,
+                                    const T *residual, int relu, T *restrict to) {
     const ptrdiff_t width = image->width;
     for (ptrdiff_t i = 0, h = 0; i < rows; ++i, sums += pitch) {
         const T *from = sums;
         for (ptrdiff_t a = 0; a < image->step_h && h < image->height; ++a, ++h) {
             CAT(write_row, SUFFIX)(from, plane, image->step_w, width, (image->height - h) * width,
-                                   residual, relu, to);
+                                   norm, residual, relu, to);
             from += image->step_w * plane;
             to += width;
             if (residual != NULL) residual += width;

@@ -55,7 +55,8 @@ typedef struct {
     const void *begin, *end; /* of the array that it lies in */
 } Raster;
 
-enum { GOES_ON = 1, RECTIFY = 2 };
+enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4 };
+#define NORM 3 /* numbers that normalise a channel: its mean, scale and shift */
 #define GROUPED_STRIP 4 /* output channels that grouped.h works on at once */
 #define MAX_LANES 16 /* elements of a vector */
 #define LRN_TILE 256 /* pixels whose channels local response normalisation works on together */
@@ -65,7 +66,8 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         ptrdiff_t mr, nr, vl, no, dot, dot_sums;                                                  \
         /* tile = a b, summed over k; added to what tile holds unless `first` */                  \
         void (*product)(ptrdiff_t k, const T *a, const T *b, T *tile, int first);                 \
-        /* c = a b + what c holds (GOES_ON) or the bias of its row, + residual unless NULL;       \
+        /* c = a b + what c holds (GOES_ON) or the bias of its row; with NORMALISE, that less the \
+         * row's mean, times scale, + shift, which follow the MR biases; + residual unless NULL;  \
          * RECTIFY cuts off below 0. Row s of b begins at b + rows[s], or NR after the one before \
          * if `rows` is NULL; rows of c and residual are `vectors` vectors and lie ld apart. For  \
          * a_row, ahead and the other two see convolve.h */                                       \
@@ -108,8 +110,8 @@ enum { GOES_ON = 1, RECTIFY = 2 };
                               ptrdiff_t lanes, T *strip);                                         \
         void (*winograd_output)(const T *m, ptrdiff_t m_step, ptrdiff_t lanes,                    \
                                 const Segment *segments, ptrdiff_t count,                         \
-                                const Window *plane, T bias, const T *residual, int flags,        \
-                                T *y);                                                            \
+                                const Window *plane, T bias, const T *norm,                       \
+                                const T *residual, int flags, T *y);                              \
         void (*winograd_weight)(const T *m, ptrdiff_t m_step, ptrdiff_t lanes, T *w);             \
         /* rows [first, last) of one plane's output (backward: phase rows); see pool.h */         \
         void (*max_pool)(const T *x, const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,     \
@@ -142,7 +144,8 @@ enum { GOES_ON = 1, RECTIFY = 2 };
         void (*lay_rows)(const T *x, const Raster *image, ptrdiff_t row, ptrdiff_t col,           \
                          ptrdiff_t rows, ptrdiff_t pitch, ptrdiff_t ahead, T *to);                \
         void (*write_rows)(const T *sums, ptrdiff_t plane, ptrdiff_t pitch, ptrdiff_t rows,       \
-                           const Raster *image, const T *residual, int relu, T *to);              \
+                           const Raster *image, const T *norm, const T *residual, int relu,       \
+                           T *to);                                                                \
         /* out[i] = bias[i] + sum over k of weight[i * weight_step + offsets[k]] times x from     \
          * shifts[k] on, for i < used <= GROUPED_STRIP; out's rows lie ld apart */                \
         void (*correlate)(ptrdiff_t depth, const T *weight, ptrdiff_t weight_step,                \

@@ -17,6 +17,10 @@ typedef T ROW __attribute__((vector_size(MR * sizeof(T)), aligned(sizeof(T)), ma
 /* Zero instead of what is not positive; NaN stays. The comparison is all ones or zero. */
 #define POSITIVE(x) ((VEC)((INTS)(x) & ~((x) <= (VEC){})))
 
+/* Batch normalisation, the same bits wherever it is done: `norm` holds mean, scale and shift. */
+#define NORMALISED(x, norm, step) \
+    (((x) - (norm)[0]) * (norm)[step] + (norm)[2 * (step)])
+
 static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, int first) {
     VEC acc[MR][NV];
     memset(acc, 0, sizeof acc);
@@ -222,3 +226,4 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
 #undef INTS
 #undef ROW
 #undef POSITIVE
+#undef NORMALISED

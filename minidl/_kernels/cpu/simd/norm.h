@@ -67,15 +67,16 @@ static void CAT(add_gradients, SUFFIX)(const T *dy, const T *x, const T *y, ptrd
 
 static inline void CAT(scale_plane, SUFFIX)(const T *x, const T *residual, ptrdiff_t count, T mean,
                                             T scale, T shift, int relu, T *y) {
+    const T norm[] = {mean, scale, shift};
     ptrdiff_t i = 0;
     for (; i + VL <= count; i += VL) {
-        VEC value = (*(const VEC *)(x + i) - mean) * scale + shift;
+        VEC value = NORMALISED(*(const VEC *)(x + i), norm, 1);
         if (residual) value += *(const VEC *)(residual + i);
         if (relu) value = SELECT(~(value < 0), value); /* NaN stays */
         *(VEC *)(y + i) = value;
     }
     for (; i < count; ++i) {
-        T value = (x[i] - mean) * scale + shift;
+        T value = NORMALISED(x[i], norm, 1);
         if (residual) value += residual[i];
         y[i] = relu && value < 0 ? 0 : value;
     }

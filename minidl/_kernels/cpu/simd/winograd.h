@@ -204,30 +204,32 @@ static inline void CAT(output_1d, SUFFIX)(const VEC *m, int m_step, VEC *y, int 
     y[3 * y_step] = A2 * odd_a + B2 * odd_b + m[5 * m_step];
 }
 
-/* y = x + residual (if there is one), cut off below 0 with RECTIFY, for `count` pixels. */
-static inline void CAT(finish_row, SUFFIX)(const T *x, const T *residual, ptrdiff_t count,
-                                           int flags, T *y) {
+/* y = x, normalised if there is a `norm`, + residual (if there is one), cut off below 0 with
+ * RECTIFY, for `count` pixels. */
+static inline void CAT(finish_row, SUFFIX)(const T *x, const T *norm, const T *residual,
+                                           ptrdiff_t count, int flags, T *y) {
     const T floor = flags & RECTIFY ? 0 : -INFINITY;
     ptrdiff_t j = 0;
     for (; j + VL <= count; j += VL) {
         VEC value = *(const VEC *)(x + j);
+        if (norm != NULL) value = NORMALISED(value, norm, 1);
         if (residual != NULL) value += *(const VEC *)(residual + j);
         if (flags & RECTIFY) value = POSITIVE(value);
         *(VEC *)(y + j) = value;
     }
     for (; j < count; ++j) {
-        const T value = residual != NULL ? x[j] + residual[j] : x[j];
+        T value = norm != NULL ? NORMALISED(x[j], norm, 1) : x[j];
+        if (residual != NULL) value += residual[j];
         y[j] = value <= floor ? floor : value;
     }
 }
 
-/* y[i][j] = (A' m A)[i][j] + bias + residual of the tiles of one filter; m holds 36 rows `m_step`
- * apart of `lanes` tiles. `plane` says how y and residual lie. With RECTIFY in `flags` y is cut
- * off below 0. */
+/* y[i][j] = (A' m A)[i][j] + bias of the tiles of one filter, finished; m holds 36 rows `m_step`
+ * apart of `lanes` tiles. `plane` says how y and residual lie. */
 static void CAT(winograd_output, SUFFIX)(const T *m, ptrdiff_t m_step, ptrdiff_t lanes,
                                          const Segment *segments, ptrdiff_t count,
-                                         const Window *plane, T bias, const T *residual, int flags,
-                                         T *y) {
+                                         const Window *plane, T bias, const T *norm,
+                                         const T *residual, int flags, T *y) {
     T rows[4][PITCH];
     for (ptrdiff_t lane = 0; lane < lanes; lane += VL) {
         VEC in[36], half[24], out[16];
@@ -254,7 +256,8 @@ static void CAT(winograd_output, SUFFIX)(const T *m, ptrdiff_t m_step, ptrdiff_t
         const ptrdiff_t left = plane->width - 4 * s->col, below = plane->height - 4 * s->row;
         ptrdiff_t at = s->image * plane->image_stride + 4 * s->row * plane->width + 4 * s->col;
         for (int i = 0; i < 4 && i < below; ++i, at += plane->width)
-            CAT(finish_row, SUFFIX)(rows[i] + 4 * s->at, residual != NULL ? residual + at : NULL,
+            CAT(finish_row, SUFFIX)(rows[i] + 4 * s->at, norm,
+                                    residual != NULL ? residual + at : NULL,
                                     4 * s->len < left ? 4 * s->len : left, flags, y + at);
     }
 }
