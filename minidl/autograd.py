@@ -256,8 +256,10 @@ class Function:
             raise RuntimeError(
                 f"{self.name}: applied before; every application needs a new instance"
             )
-        recording = is_grad_enabled() and any(t.requires_grad for t in inputs)
-        self.needs = tuple(recording and t.requires_grad for t in inputs)
+        if is_grad_enabled():
+            self.needs = tuple([t.requires_grad for t in inputs])
+        else:
+            self.needs = (False,) * len(inputs)
         observer = _observation.observer
         later = extend_waiting(self, inputs) if observer is None else None
         if later is not None:
@@ -280,7 +282,7 @@ class Function:
         recording = any(self.needs)
         wrap = inputs[0].from_operation
         node = self if recording else None
-        tensors = tuple(wrap(array, node, index) for index, array in enumerate(results))
+        tensors = tuple([wrap(array, node, index) for index, array in enumerate(results)])
         if self.makes_view:
             inputs[0].share_version(*tensors)
         if recording:

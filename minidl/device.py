@@ -87,6 +87,8 @@ def namespace_on(device: str) -> ModuleType:
 
 def check_same_device(op: str, arrays: Sequence[Any]) -> None:
     """Raise RuntimeError, which names the devices, unless all `arrays` of `op` are on one."""
+    if all(type(array) is np.ndarray for array in arrays):
+        return  # found out sooner than what follows
     if not any(map(is_on_gpu, arrays)) or any(isinstance(a, ShapeArray) for a in arrays):
         return  # on the CPU, or nowhere
     devices = [device_of(array) for array in arrays]

@@ -79,6 +79,8 @@ def pair(op: str, name: str, value: int | Sequence[int], minimum: int = 1) -> Pa
     >>> pair("conv2d", "stride", (2, 1))
     (2, 1)
     """
+    if type(value) is tuple and list(map(type, value)) == [int, int] and min(value) >= minimum:
+        return value  # as layers have it: asked in every call
     entries = tuple(value) if isinstance(value, Sequence) else (value, value)
     try:
         entries = tuple(index(entry) for entry in entries)

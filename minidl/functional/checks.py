@@ -38,6 +38,9 @@ def check_floating(op: str, optional: Sequence[str] = (), **arguments: Any) -> N
     TypeError: conv2d: all tensors must have one dtype, got input float64, weight float32
     """
     check_tensors(op, optional, **arguments)
+    types = {tensor.dtype for tensor in arguments.values() if tensor is not None}
+    if len(types) == 1 and is_floating(*types):
+        return
     dtypes = {name: tensor.dtype for name, tensor in arguments.items() if tensor is not None}
     for name, dtype in dtypes.items():
         if not is_floating(dtype):

@@ -66,21 +66,26 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with in_forward:
-            for hook in tuple(self._forward_pre_hooks.values()):
-                replaced = hook(self, args)
-                if replaced is not None:
-                    args = replaced if isinstance(replaced, tuple) else (replaced,)
-            if self._backward_hooks:
-                output = link_backward_hooks(
-                    self, lambda *inner: self.forward(*inner, **kwargs), args, self._backward_hooks
-                )
-            else:
-                output = self.forward(*args, **kwargs)
-            for hook in tuple(self._forward_hooks.values()):
-                replaced = hook(self, args, output)
-                if replaced is not None:
-                    output = replaced
-            return output
+            if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks:
+                return self._call_with_hooks(args, kwargs)
+            return self.forward(*args, **kwargs)
+
+    def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        for hook in tuple(self._forward_pre_hooks.values()):
+            replaced = hook(self, args)
+            if replaced is not None:
+                args = replaced if isinstance(replaced, tuple) else (replaced,)
+        if self._backward_hooks:
+            output = link_backward_hooks(
+                self, lambda *inner: self.forward(*inner, **kwargs), args, self._backward_hooks
+            )
+        else:
+            output = self.forward(*args, **kwargs)
+        for hook in tuple(self._forward_hooks.values()):
+            replaced = hook(self, args, output)
+            if replaced is not None:
+                output = replaced
+        return output
 
     # ---- attributes: parameters, buffers and modules live in tables of their own ----
 
