@@ -105,35 +105,45 @@ cdef bint follow_window(const Py_ssize_t[:, ::1] taps) noexcept nogil:
     return True
 
 
+# An element of the window, and where it is packed: that of the first strip and channel, and how
+# far it is to the next channel.
+cdef struct Tap:
+    Py_ssize_t offset, place, step
+
+
 cdef void pack_weight(
-    const real *weight, Py_ssize_t out_stride, Py_ssize_t in_stride, const Py_ssize_t[:, ::1] taps,
-    Py_ssize_t channels, Py_ssize_t count, real *packed
+    const real *weight, Py_ssize_t out_stride, Py_ssize_t in_stride, const Tap *taps,
+    Py_ssize_t n_taps, bint whole, Py_ssize_t channels, Py_ssize_t first_strip, Py_ssize_t count,
+    real *window, real *packed
 ) noexcept nogil:
     """Strips of A, [strip][channel][tap][MR]: the weights of `count` output channels.
 
     Channel by channel, so that the weights of several strips are read where they lie side by side.
+    Unless the taps are the `whole` window, they are picked from one that was packed.
     """
-    cdef Py_ssize_t mr = rows_of_strip(weight), n_taps = taps.shape[0], c, tap, i, strip, used
+    cdef Py_ssize_t mr = rows_of_strip(weight), c, tap, i, strip, used, row
+    cdef Py_ssize_t window_size = min(out_stride, in_stride)
     cdef const real *source
+    cdef const real *elements
     cdef real *target
-    cdef bint whole = follow_window(taps)
     if n_taps == 1 and out_stride == 1 and count % mr == 0:
-        cut_rows(weight + taps[0, 3], in_stride, channels, count // mr, packed)
+        cut_rows(weight + taps[0].offset, in_stride, channels, count // mr,
+                 packed + first_strip * channels * mr)
         return
     for c in range(channels):
         for strip in range((count + mr - 1) // mr):
             used = min(mr, count - strip * mr)
             source = weight + strip * mr * out_stride + c * in_stride
-            target = packed + (strip * channels + c) * n_taps * mr
+            row = (first_strip + strip) * channels + c
             if whole:
-                pack_a(source, out_stride, used, n_taps, target)
+                pack_a(source, out_stride, used, n_taps, packed + row * n_taps * mr)
                 continue
+            pack_a(source, out_stride, used, window_size, window)
             for tap in range(n_taps):
-                for i in range(used):
-                    target[i] = source[i * out_stride + taps[tap, 3]]
-                for i in range(used, mr):
-                    target[i] = 0
-                target += mr
+                elements = window + taps[tap].offset * mr
+                target = packed + taps[tap].place + row * taps[tap].step
+                for i in range(mr // 4):                    # MR is 4 or 8: no call for so little
+                    memcpy(target + 4 * i, elements + 4 * i, 4 * sizeof(real))
 
 
 cdef Py_ssize_t find_runs(
@@ -371,44 +381,21 @@ cdef Band choose_bands(
     return padded
 
 
-def convolve(
-    const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
-    Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, Planes planes, Py_ssize_t groups,
-    bias, norm, residual, bint relu, real[:, :, :, ::1] y, first_pixel, pixel_step,
-    int num_threads,
+cdef convolve_part(
+    Job job, Planes planes, const real *x, Py_ssize_t images, Py_ssize_t channels,
+    Py_ssize_t groups, const real *weight, Py_ssize_t weight_group_stride, const real *packed,
+    const real *constants, const real *residual, real *y, int num_threads
 ):
-    """y[n, k, p, q] = bias[k] + sum over c and taps of weight * x[n, c, p*stride + dy, q*stride + dx].
-
-    Output pixel (p, q) lands at y's pixel `first_pixel + (p, q) * pixel_step`. By `norm` (K, 3),
-    mean, scale and shift, y is normalised; `residual`, shaped like y, which must then be complete,
-    is added; and with `relu` the sum is cut off below zero.
-    """
+    """The pixels of y whose taps are `planes`; fills in what of `job` depends on them."""
     cdef const Layout *layout = &planes.layout
-    cdef Py_ssize_t images = x.shape[0], channels = x.shape[1] // groups
-    cdef Py_ssize_t out_channels = y.shape[1] // groups, n_taps = planes.taps.shape[0]
-    if images * layout.rows * layout.cols == 0 or out_channels == 0:
+    cdef Py_ssize_t n_taps = planes.taps.shape[0], out_channels = job.out_channels
+    if images * layout.rows * layout.cols == 0:
         return
-    cdef const real *x0 = &x[0, 0, 0, 0]
-    cdef const real *w0 = &weight[0]
-    cdef real *y0 = &y[0, 0, <Py_ssize_t>first_pixel[0], <Py_ssize_t>first_pixel[1]]
-    cdef Py_ssize_t mr = rows_of_strip(x0), nr = columns_of_strip(x0), vl = vector_length(x0)
-    cdef Py_ssize_t strips = (out_channels + mr - 1) // mr
-    cdef Job job
+    cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), vl = vector_length(x)
+    cdef Py_ssize_t strips = (out_channels + mr - 1) // mr, packed_strips = strips - job.packed_from
     job.layout = layout
     job.n_taps = n_taps
     job.depth = channels * n_taps
-    job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
-    job.out_channels = out_channels
-    job.y_plane = y.shape[2] * y.shape[3]
-    job.target.image = y.shape[1] * job.y_plane
-    job.target.row = <Py_ssize_t>pixel_step[0] * y.shape[3]
-    job.target.col = pixel_step[1]
-    job.finish = (RECTIFY if relu else 0) | (0 if norm is None else NORMALISE)
-    job.weight_row = weight_out_stride
-    job.packed_from = 0
-    if weight_in_stride == n_taps and follow_window(planes.taps):
-        job.packed_from = out_channels // mr                # all but a last strip that is not full
-
     cdef Band size = choose_bands(&job, images, channels, strips * mr, nr, vl)
     cdef Py_ssize_t band_strips = (positions(&job.numbering, &size) + nr - 1) // nr
     # Tasks: groups x bands x blocks of output channels; each block has to stage the band again.
@@ -425,13 +412,6 @@ def convolve(
         tiles_size = (1 + band_strips * ((strips + blocks - 1) // blocks)) * mr * nr
     cdef Py_ssize_t thread_size = planes_size + collected_size + tiles_size
     cdef Py_ssize_t size_of_runs = band_strips * nr
-    cdef Py_ssize_t packed_strips = strips - job.packed_from
-    cdef Py_ssize_t packs = (packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
-    cdef real *packed = <real *>malloc(
-        groups * mr * (packed_strips * job.depth + strips * (1 + NORM)) * sizeof(real)
-    )
-    cdef real *constants = packed + groups * packed_strips * mr * job.depth  # strip by strip
-    cdef real *target
     cdef real *buffers = <real *>malloc(num_threads * thread_size * sizeof(real))
     cdef Run *runs = <Run *>malloc(num_threads * 2 * size_of_runs * sizeof(Run))
     cdef Py_ssize_t *first_runs = <Py_ssize_t *>malloc(
@@ -439,15 +419,10 @@ def convolve(
     )
     cdef Py_ssize_t *shifts = first_runs + num_threads * 2 * (band_strips + 1)
     cdef Py_ssize_t task, g, i, c, tap, t
-    cdef const real[::1] bias_view
-    cdef const real[:, ::1] norm_view
-    cdef const real[:, :, :, ::1] residual_view
-    cdef const real *residual0 = NULL
     cdef real *mine
     cdef Band band, next_band
     cdef Scratch scratch
-    if packed == NULL or buffers == NULL or runs == NULL or first_runs == NULL:
-        free(packed)
+    if buffers == NULL or runs == NULL or first_runs == NULL:
         free(buffers)
         free(runs)
         free(first_runs)
@@ -462,6 +437,96 @@ def convolve(
             else:
                 shifts[c] = c * layout.height * layout.width
     job.shifts = shifts
+    for task in prange(
+        groups * bands * blocks, nogil=True, num_threads=num_threads, schedule="dynamic",
+        chunksize=max(<Py_ssize_t>1, groups * bands * blocks // (8 * num_threads)),
+    ):
+        g = task // (bands * blocks)
+        i = task % blocks
+        t = threadid()
+        band = band_at(layout, &size, images, task // blocks % bands)
+        next_band = band_at(layout, &size, images, (task + 1) // blocks % bands)
+        mine = buffers + t * thread_size
+        scratch = room_for_runs(
+            runs + 2 * t * size_of_runs, size_of_runs, first_runs + 2 * t * (band_strips + 1),
+            band_strips + 1,
+        )
+        convolve_band(
+            &job, x + g * channels * layout.height * layout.width, &band, &next_band,
+            weight + g * weight_group_stride, packed + g * packed_strips * mr * job.depth,
+            constants + g * strips * (1 + NORM) * mr,
+            residual + g * out_channels * job.y_plane if residual != NULL else NULL,
+            i * strips // blocks, (i + 1) * strips // blocks,
+            y + g * out_channels * job.y_plane, &scratch, mine, mine + planes_size,
+            mine + planes_size + collected_size,
+        )
+    free(buffers)
+    free(runs)
+    free(first_runs)
+
+
+def convolve(
+    const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
+    Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, parts, Py_ssize_t groups,
+    bias, norm, residual, bint relu, real[:, :, :, ::1] y, pixel_step, int num_threads,
+):
+    """y[n, k, p, q] = bias[k] + sum over c and taps of weight * x[n, c, p*stride + dy, q*stride + dx].
+
+    For each of `parts`, pairs (first_pixel, planes), output pixel (p, q) of the planes lands at y's
+    pixel `first_pixel + (p, q) * pixel_step`. The weights of all parts are packed together. By
+    `norm` (K, 3), mean, scale and shift, y is normalised; `residual`, shaped like y, which must
+    then be complete, is added; and with `relu` the sum is cut off below zero.
+    """
+    cdef Py_ssize_t channels = x.shape[1] // groups, out_channels = y.shape[1] // groups
+    if not parts or y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] == 0:
+        return
+    cdef const real *x0 = &x[0, 0, 0, 0]
+    cdef const real *w0 = &weight[0]
+    cdef Py_ssize_t mr = rows_of_strip(x0), strips = (out_channels + mr - 1) // mr
+    cdef Py_ssize_t i, c, t, g, task, n_taps = 0, row, col
+    cdef Planes planes
+    cdef Job job
+    job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
+    job.out_channels = out_channels
+    job.y_plane = y.shape[2] * y.shape[3]
+    job.target.image = y.shape[1] * job.y_plane
+    job.target.row = <Py_ssize_t>pixel_step[0] * y.shape[3]
+    job.target.col = pixel_step[1]
+    job.finish = (RECTIFY if relu else 0) | (0 if norm is None else NORMALISE)
+    job.weight_row = weight_out_stride
+    job.packed_from = 0
+    cdef bint whole = len(parts) == 1
+    for _, planes in parts:
+        n_taps += planes.taps.shape[0]
+        whole = whole and follow_window(planes.taps)
+    if whole and weight_in_stride == n_taps:
+        job.packed_from = out_channels // mr                # all but a last strip that is not full
+
+    cdef Py_ssize_t packed_strips = strips - job.packed_from
+    cdef Py_ssize_t packs = (packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
+    cdef Py_ssize_t rows = groups * packed_strips * channels, done = 0
+    cdef Py_ssize_t window_size = mr * min(weight_out_stride, weight_in_stride)
+    cdef Py_ssize_t size = mr * (rows * n_taps + groups * strips * (1 + NORM))
+    size += num_threads * window_size
+    cdef real *packed = <real *>malloc(size * sizeof(real))
+    cdef real *constants = packed + rows * n_taps * mr      # strip by strip
+    cdef real *windows = constants + groups * strips * (1 + NORM) * mr
+    cdef real *target
+    cdef Tap *taps = <Tap *>malloc(n_taps * sizeof(Tap))
+    cdef const real[::1] bias_view
+    cdef const real[:, ::1] norm_view
+    cdef const real[:, :, :, ::1] residual_view
+    cdef const real *residual0 = NULL
+    if packed == NULL or taps == NULL:
+        free(packed)
+        free(taps)
+        raise MemoryError(f"convolution: no memory for {size} elements of packed weights")
+    for _, planes in parts:
+        for i in range(planes.taps.shape[0]):
+            taps[done + i].offset = planes.taps[i, 3]
+            taps[done + i].place = (done * rows + i) * mr
+            taps[done + i].step = planes.taps.shape[0] * mr
+        done += planes.taps.shape[0]
     memset(constants, 0, groups * strips * (1 + NORM) * mr * sizeof(real))
     if bias is not None:
         bias_view = bias
@@ -479,40 +544,24 @@ def convolve(
         residual_view = residual
         residual0 = &residual_view[0, 0, 0, 0]
 
-    with nogil:
-        for task in prange(groups * packs, num_threads=num_threads, schedule="static"):
-            g = task // packs
-            i = task % packs * PACKED_STRIPS
-            pack_weight(
-                w0 + g * weight_group_stride + (job.packed_from + i) * mr * weight_out_stride,
-                weight_out_stride, weight_in_stride, planes.taps, channels,
-                min(PACKED_STRIPS * mr, out_channels - (job.packed_from + i) * mr),
-                packed + (g * packed_strips + i) * mr * job.depth,
+    for task in prange(groups * packs, nogil=True, num_threads=num_threads, schedule="static"):
+        g = task // packs
+        i = task % packs * PACKED_STRIPS
+        pack_weight(
+            w0 + g * weight_group_stride + (job.packed_from + i) * mr * weight_out_stride,
+            weight_out_stride, weight_in_stride, taps, n_taps, whole, channels,
+            g * packed_strips + i,
+            min(PACKED_STRIPS * mr, out_channels - (job.packed_from + i) * mr),
+            windows + threadid() * window_size, packed,
+        )
+    free(taps)
+    done = 0
+    try:
+        for (row, col), planes in parts:
+            convolve_part(
+                job, planes, x0, x.shape[0], channels, groups, w0, weight_group_stride,
+                packed + done * rows * mr, constants, residual0, &y[0, 0, row, col], num_threads,
             )
-        for task in prange(
-            groups * bands * blocks, num_threads=num_threads, schedule="dynamic",
-            chunksize=max(<Py_ssize_t>1, groups * bands * blocks // (8 * num_threads)),
-        ):
-            g = task // (bands * blocks)
-            i = task % blocks
-            t = threadid()
-            band = band_at(layout, &size, images, task // blocks % bands)
-            next_band = band_at(layout, &size, images, (task + 1) // blocks % bands)
-            mine = buffers + t * thread_size
-            scratch = room_for_runs(
-                runs + 2 * t * size_of_runs, size_of_runs, first_runs + 2 * t * (band_strips + 1),
-                band_strips + 1,
-            )
-            convolve_band(
-                &job, x0 + g * channels * layout.height * layout.width, &band, &next_band,
-                w0 + g * weight_group_stride, packed + g * packed_strips * mr * job.depth,
-                constants + g * strips * (1 + NORM) * mr,
-                residual0 + g * out_channels * job.y_plane if residual0 != NULL else NULL,
-                i * strips // blocks, (i + 1) * strips // blocks,
-                y0 + g * out_channels * job.y_plane, &scratch, mine, mine + planes_size,
-                mine + planes_size + collected_size,
-            )
-    free(packed)
-    free(buffers)
-    free(runs)
-    free(first_runs)
+            done += planes.taps.shape[0]
+    finally:
+        free(packed)

@@ -192,14 +192,13 @@ def conv2d_forward(
         c_per_group * r * s,
         r * s,
         k // groups * c_per_group * r * s,
-        planes,
+        [((0, 0), planes)],
         groups,
         bias,
         constants,
         residual,
         relu,
         y,
-        (0, 0),
         (1, 1),
         num_threads,
     )
@@ -253,24 +252,22 @@ def conv2d_input_grad(
     parts, all_covered = _gradient_planes((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     if not all_covered:
         dx.fill(0)
-    for first_pixel, planes in parts:
-        conv.convolve(
-            dy,
-            weight.reshape(-1),
-            r * s,
-            c_per_group * r * s,
-            weight.shape[0] // groups * c_per_group * r * s,
-            planes,
-            groups,
-            None,
-            None,
-            None,
-            False,
-            dx,
-            first_pixel,
-            stride,
-            num_threads,
-        )
+    conv.convolve(
+        dy,
+        weight.reshape(-1),
+        r * s,
+        c_per_group * r * s,
+        weight.shape[0] // groups * c_per_group * r * s,
+        parts,
+        groups,
+        None,
+        None,
+        None,
+        False,
+        dx,
+        stride,
+        num_threads,
+    )
     return dx
 
 
