@@ -256,7 +256,7 @@ def weight_gradient(
         while parts * groups * row_blocks * column_blocks < 2 * num_threads and (
             row_blocks < strips or column_blocks < tiles
         ):
-            if column_blocks < tiles and (row_blocks >= strips or out_channels <= channels):
+            if column_blocks < tiles and (row_blocks >= strips or job.dy_image_stride <= job.x_image_stride):
                 column_blocks += 1
             else:
                 row_blocks += 1

@@ -8,7 +8,9 @@
 static void CAT(outer, SUFFIX)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *tile,
                                int first) {
     VEC acc[MR][2];
-    memset(acc, 0, sizeof acc);
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = (VEC){};
+    for (int i = 0; i < MR * NO; i += 64 / (int)sizeof(T)) __builtin_prefetch(tile + i, 1);
     for (ptrdiff_t step = 0; step < k; ++step, a += MR) {
         const VEC low = *(const VEC *)(b + rows[step]), high = *(const VEC *)(b + rows[step] + VL);
 #pragma GCC unroll 8
