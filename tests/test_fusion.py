@@ -515,3 +515,28 @@ def test_batch_norm_rectifies_its_gradient(shortcut, passes, monkeypatch):
         y = net(x)
     (expected,) = md.grad(y, x, gradient)
     np.testing.assert_array_equal(x.grad.data, expected.data)
+
+
+@pytest.mark.parametrize(("shortcut", "separate"), [(False, 0), (True, 1)])
+def test_one_pass_rectifies_a_gradient_and_sums_it_for_the_bias(shortcut, separate, monkeypatch):
+    conv = md.nn.Conv2d(4, 4, 3, padding=1)
+    net = Net(lambda net, x: F.relu(conv(x) + x if shortcut else conv(x)))
+    x = md.randn(2, 4, 67, 67, requires_grad=True)
+    gradient, passes = md.randn(*x.shape), []
+    kernel = cpu.relu_backward
+
+    def observed(dy, y, out=None, sums=None):
+        passes.append(sums)
+        return kernel(dy, y, out, sums)
+
+    monkeypatch.setattr(cpu, "relu_backward", observed)
+    inputs = [x, conv.weight, conv.bias]
+    fused = md.grad(net(x), inputs, gradient)
+    assert len(passes) == 1
+    assert passes.count(None) == separate
+    with one_by_one():
+        apart = md.grad(net(x), inputs, gradient)
+    differentiable = md.grad(net(x), inputs, gradient, create_graph=True)
+    for a, b, c in zip(fused, apart, differentiable, strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+        np.testing.assert_array_equal(a.data, c.data)

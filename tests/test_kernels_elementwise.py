@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kernel_cases import (
     DTYPES,
@@ -13,9 +13,10 @@ from kernel_cases import (
     layouts,
     normal,
     seeds,
+    some_channels,
 )
 
-from minidl._kernels import cpu, reference
+from minidl._kernels import cpu, reference, sum_channels
 
 SEVERAL_CHUNKS = 50_003
 
@@ -35,6 +36,29 @@ def test_relu(shape, seed, dtype, layout):
         over = dy.copy()
         assert kernels.relu_backward(over, y, out=over) is over
         np.testing.assert_array_equal(over, reference.relu_backward(dy, y), strict=True)
+
+
+@given(size=st.sampled_from([(61, 67), (1, 4099), (4099, 1)]), seed=seeds, dtype=dtypes,
+       layout=layouts)  # fmt: skip
+@example((61, 67), 0, np.float32, some_channels)
+def test_relu_backward_sums_what_it_lets_through(size, seed, dtype, layout):
+    dy, y = (normal(seed + i, 4, 5, *size, dtype=dtype) for i in (0, 1))
+    expected, found, exact = reference.relu_backward(dy, y), [], []
+    np.testing.assert_array_equal(cpu.relu_backward(layout(dy), layout(y), sums=found), expected)
+    reference.relu_backward(dy.astype(np.float64), y, sums=exact)
+    assert_close(found[0], exact[0].astype(dtype))
+    np.testing.assert_array_equal(found[0], sum_channels(expected), strict=True)
+    over, again = dy.copy(), []
+    assert cpu.relu_backward(over, y, over, again) is over
+    np.testing.assert_array_equal(over, expected)
+    np.testing.assert_array_equal(again[0], found[0])
+
+
+def test_relu_backward_leaves_small_sums_to_others():
+    sums = []
+    cpu.relu_backward(np.ones((2, 3, 4, 4)), np.ones((2, 3, 4, 4)), sums=sums)
+    cpu.relu_backward(np.ones(50_003), np.ones(50_003), sums=sums)
+    assert not sums
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -96,13 +120,15 @@ def test_dropout(shape, p, seed, offset, dtype, layout):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bits_do_not_depend_on_threads(dtype):
-    x = normal(0, 3, SEVERAL_CHUNKS, dtype=dtype)
+    x, images = normal(0, 3, SEVERAL_CHUNKS, dtype=dtype), normal(1, 2, 5, 61, 67, dtype=dtype)
 
     def run():
         y = cpu.relu_forward(x)
         z = cpu.log_softmax_forward(x)
         back = cpu.log_softmax_backward(x, z)
-        return y, cpu.relu_backward(x, y), z, back, cpu.dropout(x, 0.5, 3, 5)
+        sums = []
+        passed = cpu.relu_backward(images, images, sums=sums)
+        return y, cpu.relu_backward(x, y), passed, *sums, z, back, cpu.dropout(x, 0.5, 3, 5)
 
     assert_same_bits_for_any_threads(run)
 

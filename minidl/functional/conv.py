@@ -19,7 +19,7 @@ from typing import Any
 
 from .._kernels import kernels_for
 from .._kernels.geometry import Padding, Pair, conv_output_size, conv_padding, pair
-from ..autograd import Function
+from ..autograd import Function, is_grad_enabled
 from ..precision import lowered
 from ..tensor import Tensor
 from .checks import check_floating, check_images
@@ -44,6 +44,7 @@ class Conv2d(Function):
     """x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y (N, K, P, Q)."""
 
     epilogues = ("norm", "residual", "relu", "moments")
+    overwrites_gradient = True
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
@@ -55,20 +56,36 @@ class Conv2d(Function):
 
     def forward(self, x: Any, weight: Any, *bias: Any, **epilogue: Any) -> Any:
         self.shapes = x.shape, weight.shape
-        self.save(x if self.needs[1] else None, weight if self.needs[0] else None)
         kernels = kernels_for(x)
-        return kernels.conv2d_forward(x, weight, *bias, **self.geometry.arguments(), **epilogue)
+        y = kernels.conv2d_forward(x, weight, *bias, **self.geometry.arguments(), **epilogue)
+        # The gradient of a bias is a sum over what a ReLU right behind lets through: one pass for
+        # both. With a residual in between, what passes the ReLU is also the residual's gradient.
+        biased = self.needs[2:] == (True,)
+        self.rectifies_gradient = biased and "relu" in epilogue and "residual" not in epilogue
+        self.save(
+            x if self.needs[1] else None,
+            weight if self.needs[0] else None,
+            y if self.rectifies_gradient else None,
+        )
+        return y
 
     def backward(self, dy: Tensor) -> Any:
-        x, weight = self.saved
+        x, weight, rectified = self.saved
         input_shape, weight_shape = self.shapes
         dx = dweight = None
+        sums: list[Any] = []
+        if rectified is not None and not is_grad_enabled():
+            out = dy.data if self.may_overwrite else None
+            passed = kernels_for(dy.data).relu_backward(dy.data, rectified.data, out, sums)
+            dy = Tensor.from_operation(passed, None, 0)
         if self.needs[0]:
             dx = Conv2dInputGrad(self.geometry, input_shape).apply(dy, weight)
         if self.needs[1]:
             dweight = Conv2dWeightGrad(self.geometry, weight_shape).apply(dy, x)
         if len(self.needs) == 2:
             return dx, dweight
+        if sums:
+            return dx, dweight, Tensor.from_operation(sums[0], None, 0)
         return dx, dweight, dy.sum((0, 2, 3)) if self.needs[2] else None
 
 

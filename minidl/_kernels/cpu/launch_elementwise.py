@@ -5,11 +5,12 @@ import math
 import numpy as np
 
 import minidl._kernels.cpu.elementwise as elementwise
+import minidl._kernels.cpu.norm as norm
 import minidl._kernels.cpu.philox as philox
 
 from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
-from .threads import threads_for
+from .threads import SMALL_LOOP, threads_for
 
 __all__ = [
     "dropout",
@@ -30,8 +31,14 @@ def relu_forward(x: Array) -> Array:
     return y
 
 
-def relu_backward(dy: Array, y: Array, out: Array | None = None) -> Array:
-    """dy where y > 0, else 0; dy, y and out have the same shape, and out may be dy."""
+def relu_backward(
+    dy: Array, y: Array, out: Array | None = None, sums: list[Array] | None = None
+) -> Array:
+    """dy where y > 0, else 0; dy, y and out have the same shape, and out may be dy.
+
+    `sums` receives those of a large result (N, C, H, W) over images and pixels, (C,): the same bits
+    as `sum_channels` finds.
+    """
     op = "relu_backward"
     dy, y = _gradient_pair(op, dy, y, slices=True)
     if out is None:
@@ -42,6 +49,11 @@ def relu_backward(dy: Array, y: Array, out: Array | None = None) -> Array:
         same_dtype(op, y=y, out=dx)
         if dx is not out or not dx.flags.writeable:
             raise ValueError(f"{op}: out must be C-contiguous, aligned and writeable")
+    if sums is not None and y.ndim == 4 and y.size >= SMALL_LOOP:
+        sums.append(np.empty(y.shape[1], y.dtype))
+        planes = (array.reshape(*y.shape[:2], -1) for array in (dy, y, dx))
+        norm.rectify(*planes, sums[-1], threads_for(y.size))
+        return dx
     rows = (1 if dy.flags.c_contiguous else len(dy), -1)
     arrays = (array.reshape(rows) for array in (dy, y, dx))
     elementwise.relu_backward(*arrays, threads_for(y.size))

@@ -61,6 +61,42 @@ cdef void sum_channel(
     total[0] = <floating> total_of(sums.first)
 
 
+def rectify(
+    const floating[:, :, :] dy, const floating[:, :, ::1] y, floating[:, :, ::1] dx,
+    floating[::1] total, int num_threads,
+):
+    """dx = dy where y is positive, else 0, and total[c] = the sum of dx over images and pixels.
+
+    dy, y and dx are (N, C, pixels). dy's images may lie further apart; dx may be dy.
+    """
+    cdef Py_ssize_t dy_step = dy.strides[0] // <Py_ssize_t> sizeof(floating)
+    cdef Py_ssize_t c, pixels = y.shape[2], step = y.shape[1] * y.shape[2]
+    for c in prange(y.shape[1], nogil=True, schedule="static", num_threads=num_threads):
+        rectify_channel(
+            &dy[0, c, 0], &y[0, c, 0], y.shape[0], dy_step, step, pixels, &dx[0, c, 0], &total[c]
+        )
+
+
+cdef void rectify_channel(
+    const floating *dy, const floating *y, Py_ssize_t images, Py_ssize_t dy_step, Py_ssize_t step,
+    Py_ssize_t pixels, floating *dx, floating *total,
+) noexcept nogil:
+    cdef Sums sums
+    cdef Py_ssize_t image, at
+    memset(&sums, 0, sizeof(Sums))
+    for image in range(images):
+        at = image * step
+        if floating is float:
+            minidl_kernels_f32().rectify(
+                dy + image * dy_step, y + at, pixels, sums.first, dx + at
+            )
+        else:
+            minidl_kernels_f64().rectify(
+                dy + image * dy_step, y + at, pixels, sums.first, dx + at
+            )
+    total[0] = <floating> total_of(sums.first)
+
+
 cdef void moments(
     const floating *x, Py_ssize_t images, Py_ssize_t step, Py_ssize_t pixels,
     floating *mean, floating *var,

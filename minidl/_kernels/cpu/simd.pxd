@@ -119,6 +119,8 @@ cdef extern from "kernels.h" nogil:
                           float *) noexcept nogil
         void (*add_gradients)(const float *, const float *, const float *, Py_ssize_t, float, double *,
                               double *) noexcept nogil
+        void (*rectify)(const float *, const float *, Py_ssize_t, double *,
+                        float *) noexcept nogil
         void (*normalise_backward)(const float *, const float *, const float *, Py_ssize_t, float, float,
                                    float, float, float *) noexcept nogil
         void (*respond)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -175,6 +177,8 @@ cdef extern from "kernels.h" nogil:
                           double *) noexcept nogil
         void (*add_gradients)(const double *, const double *, const double *, Py_ssize_t, double, double *,
                               double *) noexcept nogil
+        void (*rectify)(const double *, const double *, Py_ssize_t, double *,
+                        double *) noexcept nogil
         void (*normalise_backward)(const double *, const double *, const double *, Py_ssize_t, double, double,
                                    double, double, double *) noexcept nogil
         void (*respond)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,

@@ -37,8 +37,13 @@ def relu_forward(x: Array) -> Array:
     return y
 
 
-def relu_backward(dy: Array, y: Array, out: Array | None = None) -> Array:
-    """dy where y > 0, else 0; dy, y and out have the same shape, and out may be dy."""
+def relu_backward(
+    dy: Array, y: Array, out: Array | None = None, sums: list[Array] | None = None
+) -> Array:
+    """dy where y > 0, else 0; dy, y and out have the same shape, and out may be dy.
+
+    `sums` receives none.
+    """
     op = "relu_backward"
     dy, y = _gradient_pair(op, dy, y)
     if out is None:

@@ -22,12 +22,21 @@ def relu_forward(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0)
 
 
-def relu_backward(dy: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def relu_backward(
+    dy: np.ndarray,
+    y: np.ndarray,
+    out: np.ndarray | None = None,
+    sums: list[np.ndarray] | None = None,
+) -> np.ndarray:
     """dy where the output y of `relu_forward` is positive, zero elsewhere.
 
-    The result is written to `out` if that is given; it may be dy itself.
+    The result is written to `out` if that is given; it may be dy itself. An implementation that
+    can tell the sums (C,) of a result (N, C, H, W) over all other axes meanwhile, which are the
+    gradient of a bias before the ReLU, appends them to `sums` if that is a list.
     """
     dx = np.where(y > 0, dy, dy.dtype.type(0))
+    if sums is not None and y.ndim == 4:
+        sums.append(dx.sum((0, 2, 3)))
     if out is None:
         return dx
     out[...] = dx

@@ -130,6 +130,7 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4 };
                           T shift, int relu, T *y);                                               \
         void (*add_gradients)(const T *dy, const T *x, const T *y, ptrdiff_t count, T mean,       \
                               double *sums, double *products);                                    \
+        void (*rectify)(const T *dy, const T *y, ptrdiff_t count, double *sums, T *dx);           \
         void (*normalise_backward)(const T *dy, const T *x, const T *y, ptrdiff_t count, T mean,  \
                                    T scale, T mean_dy, T slope, T *dx);                           \
         /* of one tile; see response.h */                                                         \

@@ -209,6 +209,7 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(add_deviations, SUFFIX),
     CAT(normalise, SUFFIX),
     CAT(add_gradients, SUFFIX),
+    CAT(rectify, SUFFIX),
     CAT(normalise_backward, SUFFIX),
     CAT(respond, SUFFIX),
     CAT(respond_backward, SUFFIX),

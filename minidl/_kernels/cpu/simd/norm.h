@@ -1,7 +1,7 @@
 /* Batch normalisation of one plane, for one type T and one instruction set.
  *
  * Sums are kept in many lanes and in runs: a lane adds up at most RUN numbers before it hands over
- * to double precision, so that float sums are as good as the numbers themselves. All four functions
+ * to double precision, so that float sums are as good as the numbers themselves. All the functions
  * only move memory; what is done to a number while it passes costs nothing.
  */
 #define RUN 64
@@ -63,6 +63,32 @@ static void CAT(add_gradients, SUFFIX)(const T *dy, const T *x, const T *y, ptrd
         CAT(add_up, SUFFIX)(x, dy, y, count, mean, sums, products);
     else
         CAT(add_up, SUFFIX)(x, dy, NULL, count, mean, sums, products);
+}
+
+/* dx = what of dy comes through the ReLU, whose sum is added to the lanes of `sums` */
+static void CAT(rectify, SUFFIX)(const T *dy, const T *y, ptrdiff_t count, double *sums, T *dx) {
+    ptrdiff_t i = 0;
+    while (count - i >= VL) {
+        VEC sum[STREAMS] = {{0}};
+        for (int run = 0; run < RUN && count - i >= STREAMS * VL; ++run, i += STREAMS * VL) {
+#pragma GCC unroll 4
+            for (int v = 0; v < STREAMS; ++v) {
+                const VEC gradient = CAT(passed, SUFFIX)(dy, y, i + v * VL);
+                *(VEC *)(dx + i + v * VL) = gradient;
+                sum[v] += gradient;
+            }
+        }
+        for (; count - i < STREAMS * VL && count - i >= VL; i += VL) {
+            const VEC gradient = CAT(passed, SUFFIX)(dy, y, i);
+            *(VEC *)(dx + i) = gradient;
+            sum[0] += gradient;
+        }
+        CAT(hand_over, SUFFIX)(sum, sums);
+    }
+    for (int lane = 0; i < count; ++i, ++lane) {
+        dx[i] = y[i] > 0 ? dy[i] : 0;
+        sums[lane] += dx[i];
+    }
 }
 
 static inline void CAT(scale_plane, SUFFIX)(const T *x, const T *residual, ptrdiff_t count, T mean,
