@@ -247,7 +247,7 @@ class Function:
         """Run `forward` on the inputs' arrays and record the node; returns Tensors as `forward`
         returns arrays: one, or a tuple. Raises TypeError if an input is not a Tensor."""
         for i, entry in enumerate(inputs):
-            if not _is_tensor(entry):
+            if not hasattr(entry, "grad_fn"):
                 raise TypeError(
                     f"{self.name}: operand {i} must be a Tensor, got {type(entry).__name__}; "
                     f"md.tensor() makes one"
@@ -279,15 +279,15 @@ class Function:
 
     def connect(self, inputs: Sequence[Tensor], results: Sequence[Any]) -> tuple[Tensor, ...]:
         """Wrap results as Tensors and, if a gradient is needed, record where gradients go."""
-        recording = any(self.needs)
+        recording = True in self.needs
         wrap = inputs[0].from_operation
         node = self if recording else None
         tensors = tuple([wrap(array, node, index) for index, array in enumerate(results)])
         if self.makes_view:
             inputs[0].share_version(*tensors)
         if recording:
-            self.edges = tuple(_edge(t) if t.requires_grad else None for t in inputs)
-            self.outputs = tuple((t.shape, t.dtype) for t in tensors)
+            self.edges = tuple([_edge(t) if t.requires_grad else None for t in inputs])
+            self.outputs = tuple([(t.shape, t.dtype) for t in tensors])
             self.hooks = {}
             self._wrap = wrap
         return tensors
@@ -300,9 +300,9 @@ class Function:
         outputs: Sequence[Tensor],
     ) -> None:
         """Tell of each saved array whose it is: an input's, an output's or nobody else's."""
-        if any(self.needs):
+        if True in self.needs:
             self._saved = tuple(
-                _keep(array, arrays, inputs, results, outputs) for array in self._saved
+                [_keep(array, arrays, inputs, results, outputs) for array in self._saved]
             )
 
     def free(self) -> None:
@@ -331,7 +331,7 @@ def _edge(tensor: Tensor) -> Edge:
 def _distinct_arrays(inputs: Sequence[Tensor]) -> list[Any]:
     """The inputs' arrays, so that an array tells which tensor it belongs to (see `_keep`)."""
     arrays = [tensor.data for tensor in inputs]
-    if len(set(map(id, arrays))) < len(arrays):
+    if len(arrays) > 1 and len(set(map(id, arrays))) < len(arrays):
         owners: dict[int, Tensor] = {}
         for i, (array, tensor) in enumerate(zip(arrays, inputs, strict=True)):
             if owners.setdefault(id(array), tensor) is not tensor:
@@ -653,19 +653,20 @@ def _send_back(
     pending: dict[int, _Incoming],
 ) -> None:
     """Run `node.backward` and add its results to what is pending for the inputs."""
-    totals = incoming.totals
-    arrived = next(total for total in totals if total is not None)
-    zeros = array_namespace(arrived.data).zeros
-    gradients = [
-        arrived.from_operation(zeros(*spec), None, 0) if total is None else total
-        for total, spec in zip(totals, node.outputs, strict=True)
-    ]
+    gradients = [total for total in incoming.totals if total is not None]
+    if len(gradients) < len(incoming.totals):
+        arrived = gradients[0]
+        zeros = array_namespace(arrived.data).zeros
+        gradients = [
+            arrived.from_operation(zeros(*spec), None, 0) if total is None else total
+            for total, spec in zip(incoming.totals, node.outputs, strict=True)
+        ]
     node.needs = needs
     node.may_overwrite = (
         node.overwrites_gradient
+        and not _grad_mode.enabled
         and all(incoming.exclusive)
         and all(gradient.data.flags.c_contiguous for gradient in gradients)
-        and not is_grad_enabled()
     )
     result = node.backward(*gradients)
     results = result if isinstance(result, tuple) else (result,)
