@@ -31,6 +31,8 @@ cdef enum:
     MOST_STAGED = 128 * 1024    # elements of planes, or of B, that are worked on at once
     COLLECT = 8                 # multiply-accumulates in the time that collecting an element takes
     PACKED_STRIPS = 4           # strips of weights that are packed together
+    FEW_ROUNDS = 8              # in which the last may leave threads idle
+    PARTS = 4                   # for each thread, of what all threads share
     MOST_DEPTH = 512            # products that are added up in a row: rounding errors grow with it
 
 
@@ -66,6 +68,7 @@ cdef struct Job:
     Layout numbering                    # of positions: the layout's, or one without gaps
     bint in_planes                      # B is read from planes, not collected from x
     bint collected                      # B is collected into strips
+    Py_ssize_t nr
     Py_ssize_t n_taps, depth, plane     # depth: channels of a group times taps
     Py_ssize_t channel_block            # channels in the planes, or in B, at once
     const Py_ssize_t *shifts            # of the rows of B, in planes of `channel_block` channels
@@ -75,6 +78,10 @@ cdef struct Job:
     Py_ssize_t y_plane
     Py_ssize_t weight_row, packed_from  # strips of A before this one are rows of the weight
     int finish                          # flags for a tile's last channels
+    Py_ssize_t strips, packed_strips, weight_group      # of A, of a group
+    Py_ssize_t images, bands            # of the batch
+    Band size                           # of a band
+    Py_ssize_t planes_size, collected_size, partial_size, thread_size   # of buffers
 
 
 # What one thread has for itself.
@@ -226,110 +233,159 @@ cdef const real *line_ahead(
     )
 
 
-cdef void convolve_band(
-    const Job *job, const real *x, const Band *band, const Band *next_band, const real *weight,
-    const real *packed, const real *constants, const real *residual, Py_ssize_t strip0,
-    Py_ssize_t strip1, real *y, const Scratch *scratch, real *planes, real *collected, real *tiles
+cdef void find_all_runs(const Job *job, const Band *band, const Scratch *scratch) noexcept nogil:
+    """Where the strips of a band come from, if they are collected, and where they go."""
+    if job.collected:
+        find_runs(
+            &job.numbering, band, &job.source,
+            0 if job.in_planes else band.image * job.source.image + band.row * job.source.row,
+            job.nr, scratch.sources, scratch.first_source
+        )
+    find_runs(
+        &job.numbering, band, &job.target,
+        band.image * job.target.image + band.row * job.target.row,
+        job.nr, scratch.targets, scratch.first_target
+    )
+
+
+cdef void stage(
+    const Job *job, const real *x, const Band *band, Py_ssize_t count, Py_ssize_t first,
+    Py_ssize_t last, const Scratch *scratch, real *planes, real *collected
 ) noexcept nogil:
-    """Output channels [strip0, strip1) x MR of one group at one band."""
-    cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), vl = vector_length(x)
-    cdef Py_ssize_t channels = job.depth // job.n_taps, block, channel0, count, a, b, rows, k, k0
-    cdef Py_ssize_t tiles_done
+    """Lay out channels [first, last) of a block of `count` that begins at x, for one band."""
+    cdef Py_ssize_t nr = job.nr, k = count * job.n_taps, b
+    cdef Py_ssize_t row = first * job.n_taps, rows = (last - first) * job.n_taps
+    cdef Py_ssize_t n = positions(&job.numbering, band), strips = (n + nr - 1) // nr
+    if job.in_planes:
+        fill_planes(
+            x + first * job.layout.height * job.layout.width, job.x_image_stride, last - first,
+            job.layout, band, job.plane, planes + first * job.layout.phases * job.plane
+        )
+        x = planes
+    if not job.collected:
+        return
+    if n % nr:                                              # beyond the last pixel
+        memset(collected + ((strips - 1) * k + row) * nr, 0, rows * nr * sizeof(real))
+    for b in range(strips):
+        line_up(
+            x, job.shifts + row, rows, scratch.sources + scratch.first_source[b],
+            scratch.first_source[b + 1] - scratch.first_source[b], collected + (b * k + row) * nr,
+        )
+
+
+cdef void multiply(
+    const Job *job, const real *x, const Band *band, const Band *next_band, Py_ssize_t channel0,
+    Py_ssize_t count, const real *weight, const real *packed, const real *constants,
+    const real *residual, Py_ssize_t strip0, Py_ssize_t strip1, real *y, const Scratch *scratch,
+    const real *planes, const real *collected, real *partial, real *tiles
+) noexcept nogil:
+    """Output channels [strip0, strip1) x MR of one group at one band, for a block of channels."""
+    cdef Py_ssize_t mr = rows_of_strip(x), nr = job.nr, vl = vector_length(x)
+    cdef Py_ssize_t channels = job.depth // job.n_taps, a, b, rows
+    cdef Py_ssize_t k = count * job.n_taps, k0 = channel0 * job.n_taps
+    cdef Py_ssize_t tiles_done = 0
     cdef Py_ssize_t image_plane = job.layout.height * job.layout.width
-    cdef Py_ssize_t n = positions(&job.numbering, band), vectors, n_runs, a_row
+    cdef Py_ssize_t n = positions(&job.numbering, band), strips = (n + nr - 1) // nr
+    cdef Py_ssize_t vectors, n_runs, a_row
     cdef const Py_ssize_t *shifts = NULL
     cdef const Py_ssize_t *first_run = scratch.first_target
-    cdef bint first, last
+    cdef bint first = channel0 == 0, last = channel0 + count == channels
+    cdef int flags = (0 if first else GOES_ON) | (job.finish if last else 0)
     cdef const Run *run
-    cdef const real *source
     cdef const real *ahead
     cdef const real *a_strip
     cdef const real *b_strip
     cdef const real *of_strip
     cdef const real *extra
-    cdef int flags
     cdef real *tile
-    cdef Py_ssize_t strips = find_runs(
-        &job.numbering, band, &job.target,
-        band.image * job.target.image + band.row * job.target.row,
-        nr, scratch.targets, scratch.first_target
-    )
     if not job.collected:
         shifts = job.shifts
-    else:
-        find_runs(
-            &job.numbering, band, &job.source,
-            0 if job.in_planes else band.image * job.source.image + band.row * job.source.row,
-            nr, scratch.sources, scratch.first_source
-        )
+    for a in range(strip0, strip1):
+        rows = min(mr, job.out_channels - a * mr)
+        if a < job.packed_from:
+            a_strip = weight + a * mr * job.weight_row + k0
+            a_row = job.weight_row
+        else:
+            a_strip = packed + ((a - job.packed_from) * job.depth + k0) * mr
+            a_row = 1
+        of_strip = constants + a * (1 + NORM) * mr
+        for b in range(strips):
+            run = scratch.targets + first_run[b]
+            n_runs = first_run[b + 1] - first_run[b]
+            if n_runs == 0:
+                continue                                    # between two images
+            vectors = (min(nr, n - b * nr) + vl - 1) // vl
+            if last:
+                ahead = line_ahead(job, x, next_band, tiles_done)
+            else:
+                ahead = line_ahead(job, x + (channel0 + count) * image_plane, band, tiles_done)
+            tiles_done += 1
+            b_strip = collected + b * k * nr if job.collected else planes + b * nr
+            if run.len == vectors * vl and job.target.col == 1 and rows == mr:
+                convolve_tile(
+                    k, a_strip, a_row, b_strip, shifts, vectors,
+                    y + a * mr * job.y_plane + run.place, job.y_plane, of_strip,
+                    residual + a * mr * job.y_plane + run.place
+                    if last and residual != NULL else NULL,
+                    flags, ahead, image_plane,
+                )
+                continue
+            extra = NULL
+            if last and residual != NULL:
+                read_tile(job, residual + a * mr * job.y_plane, nr, rows, run, n_runs, tiles)
+                extra = tiles
+            tile = tiles + mr * nr
+            if not (first and last):
+                tile = partial + (a * strips + b) * mr * nr
+            convolve_tile(
+                k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip, extra, flags,
+                ahead, image_plane,
+            )
+            if last:
+                write_tile(job, tile, nr, rows, run, n_runs, y + a * mr * job.y_plane)
+
+
+cdef void convolve_band(
+    const Job *job, Py_ssize_t task, const real *x, const real *weight, const real *packed,
+    const real *constants, const real *residual, real *y, const Scratch *scratch, real *buffers,
+    int num_threads
+) noexcept nogil:
+    """One band of one group, by one thread or by several that share the first one's buffers."""
+    cdef Py_ssize_t mr = rows_of_strip(x), nr = job.nr, strips = job.strips
+    cdef Py_ssize_t channels = job.depth // job.n_taps, g = task // job.bands
+    cdef Py_ssize_t image_plane = job.layout.height * job.layout.width
+    cdef Band band = band_at(job.layout, &job.size, job.images, task % job.bands)
+    cdef Band next_band = band_at(job.layout, &job.size, job.images, (task + 1) % job.bands)
+    cdef real *collected = buffers + job.planes_size
+    cdef real *partial = collected + job.collected_size
+    cdef real *tiles = partial + job.partial_size
+    cdef Py_ssize_t block, channel0, count, parts, i
+    x += g * channels * image_plane
+    weight += g * job.weight_group
+    packed += g * job.packed_strips * mr * job.depth
+    constants += g * strips * (1 + NORM) * mr
+    if residual != NULL:
+        residual += g * job.out_channels * job.y_plane
+    y += g * job.out_channels * job.y_plane
+    find_all_runs(job, &band, scratch)
     for block in range((channels + job.channel_block - 1) // job.channel_block):
         channel0 = block * job.channel_block
         count = min(job.channel_block, channels - channel0)
-        first = channel0 == 0
-        last = channel0 + count == channels
-        flags = (0 if first else GOES_ON) | (job.finish if last else 0)
-        k = count * job.n_taps
-        k0 = channel0 * job.n_taps
-        source = x + channel0 * image_plane
-        if job.in_planes:
-            fill_planes(
-                source, job.x_image_stride, count, job.layout, band, job.plane, planes
-            )
-            source = planes
-        if job.collected:
-            if n % nr:                                      # beyond the last pixel
-                memset(collected + (strips - 1) * k * nr, 0, k * nr * sizeof(real))
-            for b in range(strips):
-                line_up(
-                    source, job.shifts, k, scratch.sources + scratch.first_source[b],
-                    scratch.first_source[b + 1] - scratch.first_source[b], collected + b * k * nr,
-                )
-        tiles_done = 0
-        for a in range(strip0, strip1):
-            rows = min(mr, job.out_channels - a * mr)
-            if a < job.packed_from:
-                a_strip = weight + a * mr * job.weight_row + k0
-                a_row = job.weight_row
-            else:
-                a_strip = packed + ((a - job.packed_from) * job.depth + k0) * mr
-                a_row = 1
-            of_strip = constants + a * (1 + NORM) * mr
-            for b in range(strips):
-                run = scratch.targets + first_run[b]
-                n_runs = first_run[b + 1] - first_run[b]
-                if n_runs == 0:
-                    continue                                # between two images
-                vectors = (min(nr, n - b * nr) + vl - 1) // vl
-                if last:
-                    ahead = line_ahead(job, x, next_band, tiles_done)
-                else:
-                    ahead = line_ahead(job, x + (channel0 + count) * image_plane, band, tiles_done)
-                tiles_done += 1
-                b_strip = source + b * nr
-                if job.collected:
-                    b_strip = collected + b * k * nr
-                if run.len == vectors * vl and job.target.col == 1 and rows == mr:
-                    convolve_tile(
-                        k, a_strip, a_row, b_strip, shifts, vectors,
-                        y + a * mr * job.y_plane + run.place, job.y_plane, of_strip,
-                        residual + a * mr * job.y_plane + run.place
-                        if last and residual != NULL else NULL,
-                        flags, ahead, image_plane,
-                    )
-                    continue
-                extra = NULL
-                if last and residual != NULL:
-                    read_tile(job, residual + a * mr * job.y_plane, nr, rows, run, n_runs, tiles)
-                    extra = tiles
-                tile = tiles + mr * nr
-                if not (first and last):
-                    tile += ((a - strip0) * strips + b) * mr * nr
-                convolve_tile(
-                    k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip, extra,
-                    flags, ahead, image_plane,
-                )
-                if last:
-                    write_tile(job, tile, nr, rows, run, n_runs, y + a * mr * job.y_plane)
+        if num_threads == 1:
+            stage(job, x + channel0 * image_plane, &band, count, 0, count, scratch, buffers,
+                  collected)
+            multiply(job, x, &band, &next_band, channel0, count, weight, packed, constants,
+                     residual, 0, strips, y, scratch, buffers, collected, partial, tiles)
+            continue
+        parts = min(count, PARTS * num_threads)
+        for i in prange(parts, num_threads=num_threads, schedule="dynamic"):
+            stage(job, x + channel0 * image_plane, &band, count, i * count // parts,
+                  (i + 1) * count // parts, scratch, buffers, collected)
+        parts = min(strips, PARTS * num_threads)
+        for i in prange(parts, num_threads=num_threads, schedule="dynamic"):
+            multiply(job, x, &band, &next_band, channel0, count, weight, packed, constants,
+                     residual, i * strips // parts, (i + 1) * strips // parts, y, scratch, buffers,
+                     collected, partial, tiles + threadid() * job.thread_size)
 
 
 cdef Py_ssize_t all_positions(
@@ -382,51 +438,49 @@ cdef Band choose_bands(
 
 
 cdef convolve_part(
-    Job job, Planes planes, const real *x, Py_ssize_t images, Py_ssize_t channels,
-    Py_ssize_t groups, const real *weight, Py_ssize_t weight_group_stride, const real *packed,
-    const real *constants, const real *residual, real *y, int num_threads
+    Job job, Planes planes, const real *x, Py_ssize_t channels, Py_ssize_t groups,
+    const real *weight, const real *packed, const real *constants, const real *residual, real *y,
+    int num_threads
 ):
     """The pixels of y whose taps are `planes`; fills in what of `job` depends on them."""
     cdef const Layout *layout = &planes.layout
-    cdef Py_ssize_t n_taps = planes.taps.shape[0], out_channels = job.out_channels
-    if images * layout.rows * layout.cols == 0:
+    cdef Py_ssize_t n_taps = planes.taps.shape[0]
+    if job.images * layout.rows * layout.cols == 0:
         return
     cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), vl = vector_length(x)
-    cdef Py_ssize_t strips = (out_channels + mr - 1) // mr, packed_strips = strips - job.packed_from
     job.layout = layout
     job.n_taps = n_taps
     job.depth = channels * n_taps
-    cdef Band size = choose_bands(&job, images, channels, strips * mr, nr, vl)
-    cdef Py_ssize_t band_strips = (positions(&job.numbering, &size) + nr - 1) // nr
-    # Tasks: groups x bands x blocks of output channels; each block has to stage the band again.
-    cdef Py_ssize_t bands = count_bands(layout, &size, images), blocks = 1
-    if groups * bands % num_threads:
-        blocks = min(strips, (2 * num_threads + groups * bands - 1) // (groups * bands))
-    cdef Py_ssize_t planes_size = 0
-    if job.in_planes:
-        planes_size = job.channel_block * layout.phases * job.plane
+    job.size = choose_bands(&job, job.images, channels, job.strips * mr, nr, vl)
+    job.bands = count_bands(layout, &job.size, job.images)
+    # Tasks: groups x bands. If there are few, threads share those that are left over when each has
+    # had as many of its own: all stage the band, and multiply it by strips of output channels.
+    cdef Py_ssize_t tasks = groups * job.bands, own = tasks
+    if tasks < FEW_ROUNDS * num_threads:
+        own -= tasks % num_threads
+    cdef Py_ssize_t band_strips = (positions(&job.numbering, &job.size) + nr - 1) // nr
     cdef Py_ssize_t block_depth = job.channel_block * n_taps
-    cdef Py_ssize_t collected_size = band_strips * nr * block_depth if job.collected else 0
-    cdef Py_ssize_t tiles_size = 2 * mr * nr                # of the residual and of y
-    if job.channel_block < channels:
-        tiles_size = (1 + band_strips * ((strips + blocks - 1) // blocks)) * mr * nr
-    cdef Py_ssize_t thread_size = planes_size + collected_size + tiles_size
+    job.planes_size = job.channel_block * layout.phases * job.plane if job.in_planes else 0
+    job.collected_size = band_strips * nr * block_depth if job.collected else 0
+    job.partial_size = band_strips * job.strips * mr * nr if job.channel_block < channels else 0
+    job.thread_size = (
+        job.planes_size + job.collected_size + job.partial_size
+        + 2 * mr * nr                                       # a tile of the residual, and of y
+    )
     cdef Py_ssize_t size_of_runs = band_strips * nr
-    cdef real *buffers = <real *>malloc(num_threads * thread_size * sizeof(real))
+    cdef real *buffers = <real *>malloc(num_threads * job.thread_size * sizeof(real))
     cdef Run *runs = <Run *>malloc(num_threads * 2 * size_of_runs * sizeof(Run))
     cdef Py_ssize_t *first_runs = <Py_ssize_t *>malloc(
         (num_threads * 2 * (band_strips + 1) + block_depth) * sizeof(Py_ssize_t)
     )
     cdef Py_ssize_t *shifts = first_runs + num_threads * 2 * (band_strips + 1)
-    cdef Py_ssize_t task, g, i, c, tap, t
-    cdef real *mine
-    cdef Band band, next_band
+    cdef Py_ssize_t task, c, tap, t
     cdef Scratch scratch
     if buffers == NULL or runs == NULL or first_runs == NULL:
         free(buffers)
         free(runs)
         free(first_runs)
-        raise MemoryError(f"convolution: no memory for {num_threads} x {thread_size} elements")
+        raise MemoryError(f"convolution: no memory for {num_threads} x {job.thread_size} elements")
     for c in range(job.channel_block):
         for tap in range(n_taps):
             if job.in_planes:
@@ -437,29 +491,22 @@ cdef convolve_part(
             else:
                 shifts[c] = c * layout.height * layout.width
     job.shifts = shifts
-    for task in prange(
-        groups * bands * blocks, nogil=True, num_threads=num_threads, schedule="dynamic",
-        chunksize=max(<Py_ssize_t>1, groups * bands * blocks // (8 * num_threads)),
-    ):
-        g = task // (bands * blocks)
-        i = task % blocks
-        t = threadid()
-        band = band_at(layout, &size, images, task // blocks % bands)
-        next_band = band_at(layout, &size, images, (task + 1) // blocks % bands)
-        mine = buffers + t * thread_size
-        scratch = room_for_runs(
-            runs + 2 * t * size_of_runs, size_of_runs, first_runs + 2 * t * (band_strips + 1),
-            band_strips + 1,
-        )
-        convolve_band(
-            &job, x + g * channels * layout.height * layout.width, &band, &next_band,
-            weight + g * weight_group_stride, packed + g * packed_strips * mr * job.depth,
-            constants + g * strips * (1 + NORM) * mr,
-            residual + g * out_channels * job.y_plane if residual != NULL else NULL,
-            i * strips // blocks, (i + 1) * strips // blocks,
-            y + g * out_channels * job.y_plane, &scratch, mine, mine + planes_size,
-            mine + planes_size + collected_size,
-        )
+    with nogil:
+        for task in prange(
+            own, num_threads=num_threads, schedule="dynamic",
+            chunksize=max(<Py_ssize_t>1, own // (8 * num_threads)),
+        ):
+            t = threadid()
+            scratch = room_for_runs(
+                runs + 2 * t * size_of_runs, size_of_runs, first_runs + 2 * t * (band_strips + 1),
+                band_strips + 1,
+            )
+            convolve_band(&job, task, x, weight, packed, constants, residual, y, &scratch,
+                          buffers + t * job.thread_size, 1)
+        for task in range(own, tasks):
+            scratch = room_for_runs(runs, size_of_runs, first_runs, band_strips + 1)
+            convolve_band(&job, task, x, weight, packed, constants, residual, y, &scratch, buffers,
+                          num_threads)
     free(buffers)
     free(runs)
     free(first_runs)
@@ -486,6 +533,10 @@ def convolve(
     cdef Py_ssize_t i, c, t, g, task, n_taps = 0, row, col
     cdef Planes planes
     cdef Job job
+    job.nr = columns_of_strip(x0)
+    job.strips = strips
+    job.images = x.shape[0]
+    job.weight_group = weight_group_stride
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
     job.out_channels = out_channels
     job.y_plane = y.shape[2] * y.shape[3]
@@ -503,6 +554,7 @@ def convolve(
         job.packed_from = out_channels // mr                # all but a last strip that is not full
 
     cdef Py_ssize_t packed_strips = strips - job.packed_from
+    job.packed_strips = packed_strips
     cdef Py_ssize_t packs = (packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
     cdef Py_ssize_t rows = groups * packed_strips * channels, done = 0
     cdef Py_ssize_t window_size = mr * min(weight_out_stride, weight_in_stride)
@@ -559,8 +611,8 @@ def convolve(
     try:
         for (row, col), planes in parts:
             convolve_part(
-                job, planes, x0, x.shape[0], channels, groups, w0, weight_group_stride,
-                packed + done * rows * mr, constants, residual0, &y[0, 0, row, col], num_threads,
+                job, planes, x0, channels, groups, w0, packed + done * rows * mr, constants,
+                residual0, &y[0, 0, row, col], num_threads,
             )
             done += planes.taps.shape[0]
     finally:
