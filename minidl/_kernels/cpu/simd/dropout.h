@@ -1,12 +1,15 @@
 /* Dropout for one type T and one instruction set: Philox4x32-10 (see reference/philox.py) for
- * BLOCKS counters at once, one in each lane, whose words are then put in order: block, word.
+ * BLOCKS counters at once, in short loops that the compiler turns into vectors. The words are then
+ * put in order: block, word.
  */
-#define BLOCKS 16
+#define BLOCKS 64
 
 /* y = x * scale where an element's random word reaches `threshold`, else x * 0; the first element
  * takes the first word of block `counter` */
 static void CAT(dropout, SUFFIX)(const T *restrict x, ptrdiff_t count, uint64_t threshold, T scale,
                                  uint64_t seed, uint64_t counter, T *restrict y) {
+    const uint32_t least = threshold; /* no word reaches a threshold of 2^32 */
+    if (threshold >> 32) scale = 0;
     for (ptrdiff_t first = 0; first < count; first += 4 * BLOCKS, counter += BLOCKS) {
         uint32_t c0[BLOCKS], c1[BLOCKS], c2[BLOCKS] = {0}, c3[BLOCKS] = {0}, words[4 * BLOCKS];
         uint32_t k0 = seed, k1 = seed >> 32;
@@ -32,7 +35,7 @@ static void CAT(dropout, SUFFIX)(const T *restrict x, ptrdiff_t count, uint64_t 
         }
         const ptrdiff_t here = count - first < 4 * BLOCKS ? count - first : 4 * BLOCKS;
         for (ptrdiff_t i = 0; i < here; ++i)
-            y[first + i] = x[first + i] * (words[i] < threshold ? 0 : scale);
+            y[first + i] = x[first + i] * (words[i] < least ? 0 : scale);
     }
 }
 

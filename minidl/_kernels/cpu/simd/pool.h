@@ -19,15 +19,16 @@ static inline void CAT(copy_row, SUFFIX)(const T *from, ptrdiff_t count, ptrdiff
         memcpy(to, from, count * sizeof(T));
 }
 
-/* to[i] = from[2 * i], likewise */
-static inline void CAT(copy_even, SUFFIX)(const T *restrict from, ptrdiff_t count, ptrdiff_t room,
-                                          T *restrict to) {
+/* even[i] = from[2 * i] and odd[i] = from[2 * i + 1], `count` elements in all, likewise */
+static inline void CAT(deinterleave, SUFFIX)(const T *restrict from, ptrdiff_t count,
+                                             ptrdiff_t room, T *restrict even, T *restrict odd) {
     ptrdiff_t i = 0;
-    for (; i < count && room >= 2 * (i + VL); i += VL) {
+    for (; 2 * i < count && room >= 2 * (i + VL); i += VL) {
         const VEC low = *(const VEC *)(from + 2 * i), high = *(const VEC *)(from + 2 * i + VL);
-        *(VEC *)(to + i) = CAT(EVEN, VL)(INTS, low, high);
+        *(VEC *)(even + i) = CAT(EVEN, VL)(INTS, low, high);
+        *(VEC *)(odd + i) = CAT(ODD, VL)(INTS, low, high);
     }
-    for (; i < count; ++i) to[i] = from[2 * i];
+    for (i *= 2; i < count; ++i) *(i % 2 ? odd + i / 2 : even + i / 2) = from[i];
 }
 
 /* to[2 * i] = even[i] and to[2 * i + 1] = odd[i], likewise; `room` is that of `to` */
@@ -46,26 +47,28 @@ static inline void CAT(interleave, SUFFIX)(const T *restrict even, const T *rest
 static void CAT(lay_out, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first, ptrdiff_t last,
                                  T fill, T *restrict scratch) {
     const ptrdiff_t rows = last - first + g->halo, step = g->stride_w, pitch = g->pitch;
-    for (ptrdiff_t a = 0; a < g->phases_h; ++a) {
-        for (ptrdiff_t b = 0; b < g->phases_w; ++b, scratch += g->phase) {
-            const ptrdiff_t begin = g->begin[b], end = g->end[b];
-            for (ptrdiff_t i = 0; i < rows; ++i) {
-                const ptrdiff_t h = (first + i) * g->stride_h + a - g->top;
-                T *restrict to = scratch + i * pitch;
-                if (h < 0 || h >= g->height) {
-                    for (ptrdiff_t j = 0; j < pitch; ++j) to[j] = fill;
-                    continue;
-                }
-                const T *restrict from = x + h * g->width + begin * step + b - g->left;
-                const ptrdiff_t room = x + g->height * g->width - from;
-                if (step == 1)
-                    CAT(copy_row, SUFFIX)(from, end - begin, room, to + begin);
-                else if (step == 2)
-                    CAT(copy_even, SUFFIX)(from, end - begin, room, to + begin);
-                else
-                    for (ptrdiff_t j = 0; j < end - begin; ++j) to[begin + j] = from[step * j];
+    const ptrdiff_t left = g->left, reach = 2 * pitch - left; /* pixels that pairs can come from */
+    const int pairs = step == 2 && g->phases_w == 2;
+    for (ptrdiff_t i = 0; i < rows; ++i) {
+        for (ptrdiff_t a = 0; a < g->phases_h; ++a) { /* the plane's rows in their order */
+            const ptrdiff_t h = (first + i) * g->stride_h + a - g->top;
+            const int inside = h >= 0 && h < g->height;
+            const T *row = x + h * g->width;
+            const ptrdiff_t room = (g->height - h) * g->width;
+            T *restrict to = scratch + a * g->phases_w * g->phase + i * pitch;
+            if (inside && pairs)
+                CAT(deinterleave, SUFFIX)(row, reach < g->width ? reach : g->width, room,
+                                          to + left % 2 * g->phase + left / 2,
+                                          to + (left + 1) % 2 * g->phase + (left + 1) / 2);
+            for (ptrdiff_t b = 0; b < g->phases_w; ++b, to += g->phase) {
+                const ptrdiff_t begin = inside ? g->begin[b] : pitch, end = g->end[b];
+                const ptrdiff_t skipped = begin * step + b - left;
+                if (inside && step == 1)
+                    CAT(copy_row, SUFFIX)(row + skipped, end - begin, room - skipped, to + begin);
+                else if (inside && !pairs)
+                    for (ptrdiff_t j = begin; j < end; ++j) to[j] = row[skipped + step * (j - begin)];
                 for (ptrdiff_t j = 0; j < begin; ++j) to[j] = fill;
-                for (ptrdiff_t j = end; j < pitch; ++j) to[j] = fill;
+                for (ptrdiff_t j = end; inside && j < pitch; ++j) to[j] = fill;
             }
         }
     }
@@ -98,7 +101,7 @@ static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
             for (int v = 0; v < STREAMS; ++v) {
                 const VEC value = *(const VEC *)(stream + v * VL);
                 /* greater, or the first NaN */
-                const INTS wins = ((value > best[v]) | (value != value)) & (best[v] == best[v]);
+                const INTS wins = ~(value <= best[v]) & (best[v] == best[v]);
                 best[v] = SELECT(wins, value, best[v]);
                 winner[v] = (wins & (INT)tap) | (~wins & winner[v]);
             }
