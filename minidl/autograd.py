@@ -240,7 +240,7 @@ class Function:
     def saved(self) -> tuple[Any, ...]:
         """What was saved, as Tensors connected to the graph; read by `backward`."""
         return tuple(
-            entry.restore(self) if isinstance(entry, _Saved) else entry for entry in self._saved
+            [entry.restore(self) if isinstance(entry, _Saved) else entry for entry in self._saved]
         )
 
     def apply(self, *inputs: Tensor) -> Any:
@@ -346,11 +346,11 @@ class _Saved:
     its own result would be a reference cycle.
     """
 
-    __slots__ = ("array", "at_version", "index", "tensor", "version")
+    __slots__ = ("at_version", "index", "stored", "tensor", "version")
 
     def __init__(self, tensor: Tensor, index: int | None) -> None:
         self.tensor = tensor if index is None else None
-        self.array = tensor.data
+        self.stored = tensor.data
         self.index = index
         self.version = tensor.version
         self.at_version = self.version.value
@@ -358,13 +358,13 @@ class _Saved:
     def restore(self, node: Function) -> Tensor:
         if self.version.value != self.at_version:
             raise RuntimeError(
-                f"{node.name}: a tensor of shape {self.array.shape} that its backward needs was "
+                f"{node.name}: a tensor of shape {self.stored.shape} that its backward needs was "
                 f"changed in place after the forward pass (version {self.version.value}, saved at "
                 f"version {self.at_version}); change it after backward(), or change a clone()"
             )
         if self.tensor is not None:
             return self.tensor
-        tensor = node._wrap(self.array, node, self.index)
+        tensor = node._wrap(self.stored, node, self.index)
         tensor.version = self.version
         return tensor
 
@@ -491,19 +491,22 @@ def run_backward(
             if incoming is None:
                 continue  # no gradient came this way
             totals = incoming.after_hooks()
-            for index, total in enumerate(totals):
-                if total is not None and (id(node), index) in to_capture:
-                    captures[id(node), index] = total
-                    incoming.exclusive[index] = False
+            if to_capture:
+                for index, total in enumerate(totals):
+                    if total is not None and (id(node), index) in to_capture:
+                        captures[id(node), index] = total
+                        incoming.exclusive[index] = False
             if not isinstance(node, Function):
                 if inputs is None:
                     _accumulate(node, totals[0], incoming.exclusive[0])
                 continue
             needs = tuple(
-                edge is not None and (wanted is None or id(edge[0]) in wanted)
-                for edge in node.edges
+                [
+                    edge is not None and (wanted is None or id(edge[0]) in wanted)
+                    for edge in node.edges
+                ]
             )
-            if any(needs):
+            if True in needs:
                 _send_back(node, needs, incoming, pending)
                 if not retain_graph:
                     node.free()
@@ -674,22 +677,22 @@ def _send_back(
         raise RuntimeError(
             f"{node.name}: its backward returned {len(results)} gradients for {len(needs)} inputs"
         )
-    held = set()  # memory that others may still read
+    held = {id(entry.stored) for entry in node._saved if entry is not None}  # others may read it
     if not node.may_overwrite:
-        held |= {id(tensor.data) for tensor in gradients}
-    held |= {id(entry.array) for entry in node._saved if isinstance(entry, _Saved)}
-    held |= {id(entry.data) for entry in node._saved if not isinstance(entry, _Saved | None)}
+        held.update([id(tensor.stored) for tensor in gradients])
+    identities = [id(gradient) for gradient in results]
     for i, (edge, gradient) in enumerate(zip(node.edges, results, strict=True)):
         if edge is None or gradient is None or not needs[i]:
             continue
         target, index = edge
-        receiver = pending.setdefault(id(target), _Incoming(target))
+        receiver = pending.get(id(target))
+        if receiver is None:
+            receiver = pending[id(target)] = _Incoming(target)
         checked = receiver.checked(node, i, index, gradient)
         array = gradient.data
         is_view = isinstance(array.base, type(array))
         fresh = not is_view and id(array) not in held
-        exclusive = fresh and sum(other is gradient for other in results) == 1
-        receiver.add(index, checked, exclusive)
+        receiver.add(index, checked, fresh and identities.count(id(gradient)) == 1)
 
 
 def _accumulate(leaf: Tensor, gradient: Tensor | None, exclusive: bool) -> None:

@@ -55,7 +55,8 @@ def same_dtype(op: str, **arrays: np.ndarray) -> None:
     Traceback (most recent call last):
     TypeError: conv2d: arguments must have the same dtype, got x float64, weight float32
     """
-    if len({array.dtype for array in arrays.values()}) > 1:
+    dtypes = [array.dtype for array in arrays.values()]
+    if dtypes.count(dtypes[0]) < len(dtypes):
         found = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{op}: arguments must have the same dtype, got {found}")
 
