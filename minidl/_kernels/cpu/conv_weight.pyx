@@ -128,7 +128,7 @@ cdef void add_band(
     cdef Py_ssize_t mr = rows_of_strip(dy), no = columns_of_outer_product(dy)
     cdef Py_ssize_t pixels = layout.rows * layout.cols, length = band.rows * layout.cols
     cdef Py_ssize_t n_strips = (out_channels + mr - 1) // mr, i, image, tile, tap, channel, count
-    cdef Py_ssize_t steps = job.n_taps * n_strips, step, done, band_steps
+    cdef Py_ssize_t steps = job.n_taps * n_strips, step, done, band_steps, columns
     band_steps = (last_tile - first_tile) * steps
     for i in range(n_strips):
         for image in range(band.images):
@@ -142,6 +142,7 @@ cdef void add_band(
         fill_planes(x, job.x_image_stride, job.channels, layout, band, job.plane, planes)
     for tile in range(first_tile, last_tile):
         pack_tile(job, x, band, tile, planes, packed)
+        columns = min(no, (job.columns if job.pairs else job.channels) - tile * no)
         channel = (tile + 1 if tile + 1 < last_tile else first_tile) * no
         count = min(no, job.channels - channel)
         for step in range(steps):
@@ -163,7 +164,8 @@ cdef void add_band(
                 )
             outer_products(
                 band.images * length, strips + i * job.strip, packed + job.shifts[tap],
-                job.rows, sums + (tile * job.n_taps + tap) * sums_step + i * mr * no, first,
+                job.rows, columns, sums + (tile * job.n_taps + tap) * sums_step + i * mr * no,
+                first,
             )
 
 
@@ -173,7 +175,7 @@ cdef void write_gradient(
 ) noexcept nogil:
     """Add up the parts of the sums of one strip and tile, and write dw's rows."""
     cdef Py_ssize_t mr = rows_of_strip(sums), no = columns_of_outer_product(sums)
-    cdef Py_ssize_t tap, part, i, row, column
+    cdef Py_ssize_t tap, part, row, column
     cdef Py_ssize_t columns = min(
         no, (job.columns if job.pairs else job.channels) - tile * no
     )
@@ -184,8 +186,9 @@ cdef void write_gradient(
         mine = sums + tap * tap_step
         for part in range(1, parts):
             more = mine + part * part_step
-            for i in range(mr * no):
-                mine[i] += more[i]
+            for row in range(rows):
+                for column in range(columns):
+                    mine[row * no + column] += more[row * no + column]
     for row in range(rows):
         to = dw + row * dw_row + tile * no * job.n_taps
         mine = sums + row * no
@@ -256,7 +259,9 @@ def weight_gradient(
         while parts * groups * row_blocks * column_blocks < 2 * num_threads and (
             row_blocks < strips or column_blocks < tiles
         ):
-            if column_blocks < tiles and (row_blocks >= strips or job.dy_image_stride <= job.x_image_stride):
+            if column_blocks < tiles and (
+                row_blocks >= strips or job.dy_image_stride <= job.x_image_stride
+            ):
                 column_blocks += 1
             else:
                 row_blocks += 1

@@ -86,10 +86,10 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4 };
         void (*pack_mr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
         void (*pack_nr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
         /* tile[MR][no] = a b, summed over k; added to what tile holds unless `first`. Row s of b \
-         * begins at b + rows[s] */                                                               \
-        void (*outer)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *tile,        \
-                      int first);                                                                 \
-        /* strip[j][i] = rows[starts[i] + j] for i < count, zero up to `no` */                    \
+         * begins at b + rows[s]; vectors beyond the first `columns` columns are left out */      \
+        void (*outer)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows,                 \
+                      ptrdiff_t columns, T *tile, int first);                                     \
+        /* strip[j][i] = rows[starts[i] + j] for i < count <= no, zero up to a vector's end */    \
         void (*pack_no)(const T *rows, const ptrdiff_t *starts, ptrdiff_t count, ptrdiff_t k,     \
                         T *strip);                                                                \
         /* one row of the im2col matrix: one channel seen through one tap */                      \

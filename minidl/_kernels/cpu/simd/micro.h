@@ -98,8 +98,8 @@ static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, 
 /* Packing that transposes: L x L blocks go through registers. Interleaving row i with row i + L/2
  * moves every element one bit further along its address, so log2(L) rounds transpose the block.
  * Where rows or columns are no multiple of L, the last block overlaps the one before. Row i begins
- * at rows + START(i). */
-#define DEFINE_PACK(NAME, L, WIDTH, HALF_ROUNDS, STEP, START)                                     \
+ * at rows + START(i). Columns are filled up with zeros as far as FILLED. */
+#define DEFINE_PACK(NAME, L, WIDTH, FILLED, HALF_ROUNDS, STEP, START)                             \
     static void CAT(NAME, SUFFIX)(const T *rows, STEP, ptrdiff_t count, ptrdiff_t k, T *strip) {  \
         typedef T V __attribute__((vector_size(L * sizeof(T)), aligned(sizeof(T)), may_alias));   \
         typedef INT I __attribute__((vector_size(L * sizeof(T)), unused)); /* not by Clang */     \
@@ -122,17 +122,17 @@ static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, 
                     *(V *)(strip + (j + r) * WIDTH + i) = in[r];                                  \
             }                                                                                     \
         }                                                                                         \
-        for (ptrdiff_t i = small ? 0 : count; i < WIDTH; ++i)                                     \
+        for (ptrdiff_t i = small ? 0 : count; i < FILLED; ++i)                                    \
             for (ptrdiff_t j = 0; j < k; ++j)                                                     \
                 strip[j * WIDTH + i] = i < count ? rows[START(i) + j] : 0;                        \
     }
 #define EVENLY(i) ((i) * ld)
 #define LISTED(i) (starts[i])
-DEFINE_PACK(pack_mr, LA, MR, LA_ROUNDS, ptrdiff_t ld, EVENLY)
-DEFINE_PACK(pack_nr, VL, NR, VL_ROUNDS, ptrdiff_t ld, EVENLY)
-DEFINE_PACK(pack_2, VL, (2 * VL), VL_ROUNDS, ptrdiff_t ld, EVENLY)
-DEFINE_PACK(pack_1, VL, VL, VL_ROUNDS, ptrdiff_t ld, EVENLY)
-DEFINE_PACK(pack_no, VL, NO, VL_ROUNDS, const ptrdiff_t *starts, LISTED)
+DEFINE_PACK(pack_mr, LA, MR, MR, LA_ROUNDS, ptrdiff_t ld, EVENLY)
+DEFINE_PACK(pack_nr, VL, NR, NR, VL_ROUNDS, ptrdiff_t ld, EVENLY)
+DEFINE_PACK(pack_2, VL, (2 * VL), (2 * VL), VL_ROUNDS, ptrdiff_t ld, EVENLY)
+DEFINE_PACK(pack_1, VL, VL, VL, VL_ROUNDS, ptrdiff_t ld, EVENLY)
+DEFINE_PACK(pack_no, VL, NO, (count + VL - 1) / VL * VL, VL_ROUNDS, const ptrdiff_t *starts, LISTED)
 #undef DEFINE_PACK
 #undef EVENLY
 #undef LISTED

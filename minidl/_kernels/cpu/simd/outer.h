@@ -5,27 +5,38 @@
  */
 #define NO (2 * VL)
 
-static void CAT(outer, SUFFIX)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *tile,
-                               int first) {
+static inline __attribute__((always_inline)) void CAT(outer_of, SUFFIX)(
+    const int vectors, ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows, T *tile,
+    int first) {
     VEC acc[MR][2];
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) acc[i][0] = acc[i][1] = (VEC){};
     for (int i = 0; i < MR * NO; i += 64 / (int)sizeof(T)) __builtin_prefetch(tile + i, 1);
     for (ptrdiff_t step = 0; step < k; ++step, a += MR) {
-        const VEC low = *(const VEC *)(b + rows[step]), high = *(const VEC *)(b + rows[step] + VL);
+        VEC row[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) row[v] = *(const VEC *)(b + rows[step] + v * VL);
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
-            acc[i][0] += a[i] * low;
-            acc[i][1] += a[i] * high;
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; ++v) acc[i][v] += a[i] * row[v];
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) {
+        for (int v = 0; v < vectors; ++v) {
             VEC *to = (VEC *)(tile + i * NO + v * VL);
             if (!first) acc[i][v] += *to;
             *to = acc[i][v];
         }
     }
+}
+
+static void CAT(outer, SUFFIX)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows,
+                               ptrdiff_t columns, T *tile, int first) {
+    if (columns > VL)
+        CAT(outer_of, SUFFIX)(2, k, a, b, rows, tile, first);
+    else
+        CAT(outer_of, SUFFIX)(1, k, a, b, rows, tile, first);
 }
