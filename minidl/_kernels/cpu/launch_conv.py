@@ -16,6 +16,7 @@ import minidl._kernels.cpu.conv_grouped as conv_grouped
 import minidl._kernels.cpu.conv_weight as conv_weight
 import minidl._kernels.cpu.gemm as gemm
 import minidl._kernels.cpu.gemm_few_rows as gemm_few_rows
+import minidl._kernels.cpu.winograd as winograd
 
 from ..conv_checks import check_channels, check_gradient_shape
 from ..geometry import Padding, Pair, conv_output_size
@@ -116,6 +117,66 @@ def _all_gradient_planes(
     size = (-(-image[0] // stride[0]), -(-image[1] // stride[1]))
     ends = np.cumsum([len(rows) for rows in taps], dtype=np.intp)
     return Planes(np.concatenate(taps), pixels, size, (1, 1)), ends
+
+
+@lru_cache(1024)
+def _joint_gradient_planes(
+    image: Pair, kernel_size: Pair, pixels: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> tuple[Planes, Array]:
+    """Planes of dy (`pixels`) for taps that serve all phases of the input together.
+
+    And the element of the window that each phase (row) sees through each tap (column), R*S if none.
+    """
+    phases = [
+        _phase_taps(kernel_size, stride, padding, dilation, phase) for phase in np.ndindex(*stride)
+    ]
+    all_taps = np.concatenate(phases)
+    taps, which = np.unique(all_taps[:, :2], axis=0, return_inverse=True)
+    seen = np.full((len(phases), len(taps)), len(all_taps))
+    of_phase = np.repeat(np.arange(len(phases)), [len(rows) for rows in phases])
+    seen[of_phase, which.reshape(-1)] = all_taps[:, 2]
+    size = (-(-image[0] // stride[0]), -(-image[1] // stride[1]))
+    return Planes(np.column_stack([taps, np.arange(len(taps))]), pixels, size, (1, 1)), seen
+
+
+def _joint_gain(channels: int, window: int, seen: Array) -> bool:
+    """Whether phases as rows of one product leave clearly fewer strips of rows times taps to do.
+
+    They do for a few channels, which alone would fill less than a strip.
+    """
+    mr = winograd.strip_shape()[0]
+    joint = -(-channels * len(seen) // mr) * seen.shape[1]
+    return 5 * joint <= 4 * -(-channels // mr) * window
+
+
+def _joint_input_grad(
+    dy: Array, weight: Array, planes: Planes, seen: Array, stride: Pair, dx: Array, threads: int
+) -> None:
+    """dx, its phases computed as channels of their own and dealt out to the pixels."""
+    k, c = weight.shape[:2]
+    elements = np.concatenate([weight.reshape(k, c, -1), np.zeros((k, c, 1), dy.dtype)], axis=2)
+    rows = elements[:, :, seen].transpose(2, 1, 0, 3)  # (phases, C, K, taps)
+    n, _, h, w = dx.shape
+    joint = empty((n, len(seen) * c, -(-h // stride[0]), -(-w // stride[1])), dy.dtype)
+    conv.convolve(
+        dy,
+        np.ascontiguousarray(rows).reshape(-1),
+        k * seen.shape[1],
+        seen.shape[1],
+        0,
+        [((0, 0), planes)],
+        1,
+        None,
+        None,
+        None,
+        False,
+        joint,
+        (1, 1),
+        threads,
+    )
+    for phase, (i, j) in enumerate(np.ndindex(*stride)):
+        pixels = dx[:, :, i :: stride[0], j :: stride[1]]
+        pixels[...] = joint[:, phase * c : (phase + 1) * c, : pixels.shape[2], : pixels.shape[3]]
 
 
 def _in_small_groups(groups: int, weight_shape: tuple[int, ...]) -> bool:
@@ -230,6 +291,7 @@ def conv2d_input_grad(
         launch_winograd.convolve(dy, weight, None, (top, bottom, left, right), dx, transposed=True)
         return dx
     dx = empty(input_shape, dy.dtype)
+    shapes = ((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     num_threads = threads_for(dy.size * weight[0].size)
     if _in_small_groups(groups, weight.shape):
         conv_grouped.convolve(
@@ -238,7 +300,7 @@ def conv2d_input_grad(
             r * s,
             c_per_group * r * s,
             len(weight) // groups * c_per_group * r * s,
-            *_all_gradient_planes((h, w), (r, s), dy.shape[2:], stride, padding, dilation),
+            *_all_gradient_planes(*shapes),
             groups,
             None,
             None,
@@ -249,7 +311,12 @@ def conv2d_input_grad(
             num_threads,
         )
         return dx
-    parts, all_covered = _gradient_planes((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
+    if groups == 1 and stride != (1, 1):
+        planes, seen = _joint_gradient_planes(*shapes)
+        if _joint_gain(c_per_group, r * s, seen):
+            _joint_input_grad(dy, weight, planes, seen, stride, dx, num_threads)
+            return dx
+    parts, all_covered = _gradient_planes(*shapes)
     if not all_covered:
         dx.fill(0)
     conv.convolve(
