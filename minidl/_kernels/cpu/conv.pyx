@@ -22,8 +22,8 @@ from .planes cimport (
     Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
 )
 from .simd cimport (
-    GOES_ON, NORM, NORMALISE, RECTIFY, Run, columns_of_strip, convolve_tile, cut_rows, line_up,
-    minidl_instruction_set, pack_a, real, rows_of_strip, vector_length,
+    GOES_ON, NORM, NORMALISE, RECTIFY, Run, columns_of_strip, convolve_pixels, convolve_tile,
+    cut_rows, line_up, minidl_instruction_set, pack_a, real, rows_of_strip, vector_length,
 )
 
 cdef enum:
@@ -31,6 +31,7 @@ cdef enum:
     MOST_STAGED = 128 * 1024    # elements of planes, or of B, that are worked on at once
     COLLECT = 8                 # multiply-accumulates in the time that collecting an element takes
     PACKED_STRIPS = 4           # strips of weights that are packed together
+    FEW_PIXELS = 4              # in a strip of B, that are multiplied one by one
     FEW_ROUNDS = 8              # in which the last may leave threads idle
     PARTS = 4                   # for each thread, of what all threads share
     MOST_DEPTH = 512            # products that are added up in a row: rounding errors grow with it
@@ -68,6 +69,7 @@ cdef struct Job:
     Layout numbering                    # of positions: the layout's, or one without gaps
     bint in_planes                      # B is read from planes, not collected from x
     bint collected                      # B is collected into strips
+    Py_ssize_t few, columns             # see FEW_PIXELS; their columns lie behind the strips of B
     Py_ssize_t nr
     Py_ssize_t n_taps, depth, plane     # depth: channels of a group times taps
     Py_ssize_t channel_block            # channels in the planes, or in B, at once
@@ -253,7 +255,7 @@ cdef void stage(
     Py_ssize_t last, const Scratch *scratch, real *planes, real *collected
 ) noexcept nogil:
     """Lay out channels [first, last) of a block of `count` that begins at x, for one band."""
-    cdef Py_ssize_t nr = job.nr, k = count * job.n_taps, b
+    cdef Py_ssize_t nr = job.nr, k = count * job.n_taps, b, i, j
     cdef Py_ssize_t row = first * job.n_taps, rows = (last - first) * job.n_taps
     cdef Py_ssize_t n = positions(&job.numbering, band), strips = (n + nr - 1) // nr
     if job.in_planes:
@@ -271,6 +273,10 @@ cdef void stage(
             x, job.shifts + row, rows, scratch.sources + scratch.first_source[b],
             scratch.first_source[b + 1] - scratch.first_source[b], collected + (b * k + row) * nr,
         )
+    if n % nr <= job.few:
+        for i in range(n % nr):
+            for j in range(row, row + rows):
+                collected[job.columns + i * k + j] = collected[((strips - 1) * k + j) * nr + i]
 
 
 cdef void multiply(
@@ -286,7 +292,7 @@ cdef void multiply(
     cdef Py_ssize_t tiles_done = 0
     cdef Py_ssize_t image_plane = job.layout.height * job.layout.width
     cdef Py_ssize_t n = positions(&job.numbering, band), strips = (n + nr - 1) // nr
-    cdef Py_ssize_t vectors, n_runs, a_row
+    cdef Py_ssize_t pixels, vectors, n_runs, a_row
     cdef const Py_ssize_t *shifts = NULL
     cdef const Py_ssize_t *first_run = scratch.first_target
     cdef bint first = channel0 == 0, last = channel0 + count == channels
@@ -314,7 +320,8 @@ cdef void multiply(
             n_runs = first_run[b + 1] - first_run[b]
             if n_runs == 0:
                 continue                                    # between two images
-            vectors = (min(nr, n - b * nr) + vl - 1) // vl
+            pixels = min(nr, n - b * nr)
+            vectors = (pixels + vl - 1) // vl
             if last:
                 ahead = line_ahead(job, x, next_band, tiles_done)
             else:
@@ -337,10 +344,17 @@ cdef void multiply(
             tile = tiles + mr * nr
             if not (first and last):
                 tile = partial + (a * strips + b) * mr * nr
-            convolve_tile(
-                k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip, extra, flags,
-                ahead, image_plane,
-            )
+            if pixels <= job.few and a < job.packed_from:
+                convolve_pixels(k, a_strip, a_row, collected + job.columns, pixels, tile, nr,
+                                of_strip, flags)
+                if last:                                    # nothing more but to finish
+                    convolve_tile(0, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip,
+                                  extra, flags | GOES_ON, ahead, image_plane)
+            else:
+                convolve_tile(
+                    k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip, extra, flags,
+                    ahead, image_plane,
+                )
             if last:
                 write_tile(job, tile, nr, rows, run, n_runs, y + a * mr * job.y_plane)
 
@@ -389,12 +403,15 @@ cdef void convolve_band(
 
 
 cdef Py_ssize_t all_positions(
-    const Layout *numbering, const Band *size, Py_ssize_t images, Py_ssize_t multiple
+    const Layout *numbering, const Band *size, Py_ssize_t images, Py_ssize_t multiple,
+    Py_ssize_t nr, Py_ssize_t few
 ) noexcept nogil:
-    """Of a batch that is cut into bands of the given size, in multiples for each band."""
-    return count_bands(numbering, size, images) * (
-        (positions(numbering, size) + multiple - 1) // multiple * multiple
-    )
+    """Of a batch that is cut into bands of the given size, in multiples for each band; without the
+    few that remain of one."""
+    cdef Py_ssize_t n = positions(numbering, size)
+    if n % nr <= few:
+        n -= n % nr
+    return count_bands(numbering, size, images) * ((n + multiple - 1) // multiple * multiple)
 
 
 cdef Band choose_bands(
@@ -414,9 +431,10 @@ cdef Band choose_bands(
         &job.numbering, images, channels, work, vl,
         min(MOST_POSITIONS, MOST_STAGED // (job.channel_block * job.n_taps)), 0
     )
+    job.few = FEW_PIXELS if job.packed_from > 0 else 0
     job.collected = job.n_taps == 1 or out_channels * (
-        all_positions(layout, &padded, images, vl)
-        - all_positions(&job.numbering, &dense, images, vl)
+        all_positions(layout, &padded, images, vl, nr, 0)
+        - all_positions(&job.numbering, &dense, images, vl, nr, job.few)
     ) > COLLECT * pixels
     job.in_planes = not (
         job.n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1
@@ -430,6 +448,7 @@ cdef Band choose_bands(
         job.plane = plane_size(layout, positions(layout, &dense))
         return dense
     job.numbering = layout[0]
+    job.few = 0
     job.plane = plane_size(layout, (positions(layout, &padded) + nr - 1) // nr * nr)
     job.channel_block = min(
         job.channel_block, max(<Py_ssize_t>1, MOST_STAGED // (layout.phases * job.plane))
@@ -461,7 +480,8 @@ cdef convolve_part(
     cdef Py_ssize_t band_strips = (positions(&job.numbering, &job.size) + nr - 1) // nr
     cdef Py_ssize_t block_depth = job.channel_block * n_taps
     job.planes_size = job.channel_block * layout.phases * job.plane if job.in_planes else 0
-    job.collected_size = band_strips * nr * block_depth if job.collected else 0
+    job.columns = band_strips * nr * block_depth
+    job.collected_size = job.columns + job.few * block_depth if job.collected else 0
     job.partial_size = band_strips * job.strips * mr * nr if job.channel_block < channels else 0
     job.thread_size = (
         job.planes_size + job.collected_size + job.partial_size

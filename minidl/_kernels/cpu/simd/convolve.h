@@ -71,6 +71,34 @@ static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row, cons
 #undef WIDE
 }
 
+/* c[i][j] = or += row i of a times column j, k elements side by side, for i < MR and j < pixels:
+ * for pixels that would fill only a little of a vector. */
+static void CAT(convolve_pixels, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row,
+                                         const T *columns, ptrdiff_t pixels, T *c, ptrdiff_t ld,
+                                         const T *bias, int flags) {
+    const ptrdiff_t whole = k / VL * VL;
+    for (ptrdiff_t j = 0; j < pixels; ++j, columns += k) {
+        VEC acc[MR];
+        memset(acc, 0, sizeof acc);
+        for (ptrdiff_t step = 0; step < whole; step += VL) {
+            const VEC column = *(const VEC *)(columns + step);
+#pragma GCC unroll 8
+            for (int i = 0; i < MR; ++i) acc[i] += *(const VEC *)(a + i * a_row + step) * column;
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+            T sums[VL];
+            memcpy(sums, &acc[i], sizeof sums);
+#pragma GCC unroll 4
+            for (int half = VL / 2; half > 0; half /= 2)
+                for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+            for (ptrdiff_t step = whole; step < k; ++step)
+                sums[0] += a[i * a_row + step] * columns[step];
+            c[i * ld + j] = sums[0] + (flags & GOES_ON ? c[i * ld + j] : bias[i]);
+        }
+    }
+}
+
 /* strip[row][run.at ...] = source[shifts[row] + run.place ...] */
 static void CAT(line_up, SUFFIX)(const T *source, const ptrdiff_t *shifts, ptrdiff_t rows,
                                  const Run *runs, ptrdiff_t count, T *strip) {

@@ -75,6 +75,8 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4 };
                          const ptrdiff_t *rows, ptrdiff_t vectors, T *c, ptrdiff_t ld,            \
                          const T *bias, const T *residual, int flags, const T *ahead,             \
                          ptrdiff_t ahead_step);                                                   \
+        void (*convolve_pixels)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *columns,       \
+                                ptrdiff_t pixels, T *c, ptrdiff_t ld, const T *bias, int flags);  \
         void (*line_up)(const T *source, const ptrdiff_t *shifts, ptrdiff_t rows,                 \
                         const Run *runs, ptrdiff_t count, T *strip);                              \
         void (*cut_rows)(const T *rows, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t count, T *strips);   \

@@ -187,6 +187,7 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     (DOT * DOT + VL - 1) / VL * VL,
     CAT(product, SUFFIX),
     CAT(convolve, SUFFIX),
+    CAT(convolve_pixels, SUFFIX),
     CAT(line_up, SUFFIX),
     CAT(cut_rows, SUFFIX),
     CAT(dots, SUFFIX),
