@@ -30,9 +30,9 @@ MOST_BYTES = 16 << 20
 # vectors in the product of packed factors, and in the direct convolution and weight gradient; the
 # transforms of a filter, and of a tile of one channel, there and back.
 VECTOR = 16
-PRODUCT, DIRECT, DIRECT_WEIGHT = 0.5, 0.55, 0.6
+PRODUCT, DIRECT, DIRECT_WEIGHT = 0.5, 0.55, 0.65
 FILTER, TILE_IN, TILE_OUT = 20, 30, 20
-FILTER_BACK, TILE_OF_INPUT, TILE_OF_SLOPE = 80, 70, 40
+FILTER_BACK, TILE_OF_INPUT, TILE_OF_SLOPE = 30, 50, 30
 
 
 def gains(n: int, in_channels: int, out_channels: int, output_size: Pair) -> bool:
