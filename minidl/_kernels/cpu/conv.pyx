@@ -30,6 +30,7 @@ cdef enum:
     MOST_POSITIONS = 480
     MOST_STAGED = 128 * 1024    # elements of planes, or of B, that are worked on at once
     COLLECT = 8                 # multiply-accumulates in the time that collecting an element takes
+    COLLECT_ROW = 400           # and in what each row of them takes besides
     PACKED_STRIPS = 4           # strips of weights that are packed together
     FEW_PIXELS = 4              # in a strip of B, that are multiplied one by one
     FEW_ROUNDS = 8              # in which the last may leave threads idle
@@ -435,7 +436,7 @@ cdef Band choose_bands(
     job.collected = job.n_taps == 1 or out_channels * (
         all_positions(layout, &padded, images, vl, nr, 0)
         - all_positions(&job.numbering, &dense, images, vl, nr, job.few)
-    ) > COLLECT * pixels
+    ) > COLLECT * pixels + COLLECT_ROW * images * layout.rows
     job.in_planes = not (
         job.n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1
         and layout.first_row == 0 and layout.first_col == 0
