@@ -4,8 +4,6 @@ Everything the loops of conv.pyx and gemm.pyx take for granted (dtype, contiguit
 agree) is established here, once.
 """
 
-from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,13 @@ from .buffers import empty
 from .checks import as_kernel_array, has_shape, same_dtype
 from .launch_norm import channel_constants
 from .planes import Planes
+from .taps import (
+    all_gradient_planes,
+    forward_planes,
+    forward_taps,
+    gradient_planes,
+    joint_gradient_planes,
+)
 from .threads import threads_for
 
 __all__ = [
@@ -46,99 +51,6 @@ FEW_ROWS, FEW_COLUMNS, CACHED_BYTES = 16, 48, 1 << 20
 MOST_GROUPED_CHANNELS = 32
 
 
-@lru_cache(256)
-def _forward_taps(kernel_size: Pair, padding: Padding, dilation: Pair) -> Array:
-    """Rows (dy, dx, offset in the window) of a forward pass, in row-major order of the window."""
-    r, s = np.indices(kernel_size)
-    dy = r * dilation[0] - padding[0]
-    dx = s * dilation[1] - padding[2]
-    taps = np.stack([dy, dx, r * kernel_size[1] + s], axis=-1).reshape(-1, 3)  # (R*S, 3)
-    return np.ascontiguousarray(taps, dtype=np.intp)
-
-
-def _phase_taps(
-    kernel_size: Pair, stride: Pair, padding: Padding, dilation: Pair, phase: Pair
-) -> Array:
-    """Taps through which the input pixels `phase + i * stride` see the output's gradient.
-
-    Output p reads input h through r where p * stride = h + padding - r * dilation, so for one
-    phase only the r that make the right side divisible take part.
-    """
-    rows = [
-        (phase[0] + padding[0] - r * dilation[0], r)
-        for r in range(kernel_size[0])
-        if (phase[0] + padding[0] - r * dilation[0]) % stride[0] == 0
-    ]
-    cols = [
-        (phase[1] + padding[2] - s * dilation[1], s)
-        for s in range(kernel_size[1])
-        if (phase[1] + padding[2] - s * dilation[1]) % stride[1] == 0
-    ]
-    taps = [
-        (y // stride[0], x // stride[1], r * kernel_size[1] + s) for y, r in rows for x, s in cols
-    ]
-    taps.sort(key=itemgetter(2))  # as the weights lie in memory
-    return np.array(taps, dtype=np.intp).reshape(-1, 3)
-
-
-@lru_cache(1024)
-def _forward_planes(
-    image: Pair, kernel_size: Pair, pixels: Pair, stride: Pair, padding: Padding, dilation: Pair
-) -> Planes:
-    return Planes(_forward_taps(kernel_size, padding, dilation), image, pixels, stride)
-
-
-@lru_cache(1024)
-def _gradient_planes(
-    image: Pair, kernel_size: Pair, pixels: Pair, stride: Pair, padding: Padding, dilation: Pair
-) -> tuple[list[tuple[Pair, Planes]], bool]:
-    """For each phase of the input its first pixel and the planes of dy (`pixels`).
-
-    And whether every pixel of the input is in one of them; others no window has seen.
-    """
-    parts, covered = [], 0
-    for phase in np.ndindex(min(stride[0], image[0]), min(stride[1], image[1])):
-        taps = _phase_taps(kernel_size, stride, padding, dilation, phase)
-        if len(taps):
-            size = (-(-(image[0] - phase[0]) // stride[0]), -(-(image[1] - phase[1]) // stride[1]))
-            parts.append((phase, Planes(taps, pixels, size, (1, 1))))
-            covered += size[0] * size[1]
-    return parts, covered == image[0] * image[1]
-
-
-@lru_cache(1024)
-def _all_gradient_planes(
-    image: Pair, kernel_size: Pair, pixels: Pair, stride: Pair, padding: Padding, dilation: Pair
-) -> tuple[Planes, Array]:
-    """Planes of dy (`pixels`) for the taps of all phases of the input; where those of each end."""
-    taps = [
-        _phase_taps(kernel_size, stride, padding, dilation, phase) for phase in np.ndindex(*stride)
-    ]
-    size = (-(-image[0] // stride[0]), -(-image[1] // stride[1]))
-    ends = np.cumsum([len(rows) for rows in taps], dtype=np.intp)
-    return Planes(np.concatenate(taps), pixels, size, (1, 1)), ends
-
-
-@lru_cache(1024)
-def _joint_gradient_planes(
-    image: Pair, kernel_size: Pair, pixels: Pair, stride: Pair, padding: Padding, dilation: Pair
-) -> tuple[Planes, Array]:
-    """Planes of dy (`pixels`) for taps that serve all phases of the input together.
-
-    And the element of the window that each phase (row) sees through each tap (column), R*S if none.
-    """
-    phases = [
-        _phase_taps(kernel_size, stride, padding, dilation, phase) for phase in np.ndindex(*stride)
-    ]
-    all_taps = np.concatenate(phases)
-    taps, which = np.unique(all_taps[:, :2], axis=0, return_inverse=True)
-    seen = np.full((len(phases), len(taps)), len(all_taps))
-    of_phase = np.repeat(np.arange(len(phases)), [len(rows) for rows in phases])
-    seen[of_phase, which.reshape(-1)] = all_taps[:, 2]
-    size = (-(-image[0] // stride[0]), -(-image[1] // stride[1]))
-    return Planes(np.column_stack([taps, np.arange(len(taps))]), pixels, size, (1, 1)), seen
-
-
 def _joint_gain(channels: int, window: int, seen: Array) -> bool:
     """Whether phases as rows of one product leave clearly fewer strips of rows times taps to do.
 
@@ -152,7 +64,10 @@ def _joint_gain(channels: int, window: int, seen: Array) -> bool:
 def _joint_input_grad(
     dy: Array, weight: Array, planes: Planes, seen: Array, stride: Pair, dx: Array, threads: int
 ) -> None:
-    """dx, its phases computed as channels of their own and dealt out to the pixels."""
+    """dx, its phases computed as channels of their own and dealt out to the pixels.
+
+    Where a phase does not see an element of dy its weight is 0: an infinite dy makes it NaN there.
+    """
     k, c = weight.shape[:2]
     elements = np.concatenate([weight.reshape(k, c, -1), np.zeros((k, c, 1), dy.dtype)], axis=2)
     rows = elements[:, :, seen].transpose(2, 1, 0, 3)  # (phases, C, K, taps)
@@ -226,7 +141,7 @@ def conv2d_forward(
             x, weight, bias, padding, y, norm=constants, residual=residual, relu=relu
         )
         return y
-    planes = _forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation)
+    planes = forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation)
     num_threads = threads_for(y.size * weight[0].size)
     if _in_small_groups(groups, weight.shape):
         conv_grouped.convolve(
@@ -283,14 +198,13 @@ def conv2d_input_grad(
                          dilation, groups)  # fmt: skip
     _, c_per_group, r, s = weight.shape
     h, w = input_shape[2:]
+    dx = empty(input_shape, dy.dtype)
     if launch_winograd.applies(
         dy.shape[0], dy.dtype, (c_per_group, len(weight), r, s), stride, dilation, groups, (h, w)
     ):
-        dx = empty(input_shape, dy.dtype)
         top, bottom, left, right = (2 - before for before in padding)
         launch_winograd.convolve(dy, weight, None, (top, bottom, left, right), dx, transposed=True)
         return dx
-    dx = empty(input_shape, dy.dtype)
     shapes = ((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     num_threads = threads_for(dy.size * weight[0].size)
     if _in_small_groups(groups, weight.shape):
@@ -300,7 +214,7 @@ def conv2d_input_grad(
             r * s,
             c_per_group * r * s,
             len(weight) // groups * c_per_group * r * s,
-            *_all_gradient_planes(*shapes),
+            *all_gradient_planes(*shapes),
             groups,
             None,
             None,
@@ -312,11 +226,11 @@ def conv2d_input_grad(
         )
         return dx
     if groups == 1 and stride != (1, 1):
-        planes, seen = _joint_gradient_planes(*shapes)
+        planes, seen = joint_gradient_planes(*shapes)
         if _joint_gain(c_per_group, r * s, seen):
             _joint_input_grad(dy, weight, planes, seen, stride, dx, num_threads)
             return dx
-    parts, all_covered = _gradient_planes(*shapes)
+    parts, all_covered = gradient_planes(*shapes)
     if not all_covered:
         dx.fill(0)
     conv.convolve(
@@ -371,7 +285,7 @@ def conv2d_weight_grad(
         return dw
     columns = c_per_group * r * s
     num_threads = threads_for(dy.size * columns)
-    planes = _forward_planes(x.shape[2:], (r, s), dy.shape[2:], stride, padding, dilation)
+    planes = forward_planes(x.shape[2:], (r, s), dy.shape[2:], stride, padding, dilation)
     kernel = conv_grouped if _in_small_groups(groups, weight_shape) else conv_weight
     kernel.weight_gradient(dy, x, planes, groups, dw.reshape(k, columns), num_threads)
     return dw
@@ -388,7 +302,7 @@ def im2col(
     x = as_kernel_array("im2col", "input", x, 4)
     n, c = x.shape[:2]
     p, q = conv_output_size("im2col", x.shape[2:], kernel_size, stride, padding, dilation)
-    taps = _forward_taps(kernel_size, padding, dilation)
+    taps = forward_taps(kernel_size, padding, dilation)
     columns = empty((n, c * len(taps), p * q), x.dtype)
     column_kernels.gather_columns(x, taps, stride, (p, q), columns, threads_for(columns.size))
     return columns
@@ -406,7 +320,7 @@ def col2im(
     columns = as_kernel_array("col2im", "columns", columns, 3)
     n, c, h, w = input_shape
     p, q = conv_output_size("col2im", (h, w), kernel_size, stride, padding, dilation)
-    taps = _forward_taps(kernel_size, padding, dilation)
+    taps = forward_taps(kernel_size, padding, dilation)
     has_shape("col2im", "columns", columns, (n, c * len(taps), p * q))
     x = empty((n, c, h, w), columns.dtype)
     column_kernels.scatter_columns(
