@@ -30,8 +30,8 @@ def command(tmp_path):
     return [*options, "--batch-size", "8", "--epochs", "2", "--augment", "flip"]
 
 
-def test_a_damaged_image_ends_the_run_in_one_line(command, capsys):
-    line = complaint(capsys, *command)
+def test_a_damaged_image_ends_the_run_in_one_line(command, tmp_path, capsys):
+    line = complaint(capsys, *command, "--out", str(tmp_path / "run"))
     assert "11.jpg: unreadable image (" in line or "03.jpg: unreadable image (" in line
 
 
