@@ -50,6 +50,8 @@ FEW_ROWS, FEW_COLUMNS, CACHED_BYTES = 16, 48, 1 << 20
 # Groups of at most so many input and output channels have kernels of their own.
 MOST_GROUPED_CHANNELS = 32
 
+NO_EPILOGUE = None, None, None, False  # bias, constants of a norm, residual, ReLU
+
 
 def _joint_gain(channels: int, window: int, seen: Array) -> bool:
     """Whether phases as rows of one product leave clearly fewer strips of rows times taps to do.
@@ -73,22 +75,8 @@ def _joint_input_grad(
     rows = elements[:, :, seen].transpose(2, 1, 0, 3)  # (phases, C, K, taps)
     n, _, h, w = dx.shape
     joint = empty((n, len(seen) * c, -(-h // stride[0]), -(-w // stride[1])), dy.dtype)
-    conv.convolve(
-        dy,
-        np.ascontiguousarray(rows).reshape(-1),
-        k * seen.shape[1],
-        seen.shape[1],
-        0,
-        [((0, 0), planes)],
-        1,
-        None,
-        None,
-        None,
-        False,
-        joint,
-        (1, 1),
-        threads,
-    )
+    filters = np.ascontiguousarray(rows).reshape(-1), k * seen.shape[1], seen.shape[1], 0
+    conv.convolve(dy, *filters, [((0, 0), planes)], 1, *NO_EPILOGUE, joint, (1, 1), threads)
     for phase, (i, j) in enumerate(np.ndindex(*stride)):
         pixels = dx[:, :, i :: stride[0], j :: stride[1]]
         pixels[...] = joint[:, phase * c : (phase + 1) * c, : pixels.shape[2], : pixels.shape[3]]
@@ -143,41 +131,14 @@ def conv2d_forward(
         return y
     planes = forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation)
     num_threads = threads_for(y.size * weight[0].size)
+    filters = weight.reshape(-1), c_per_group * r * s, r * s, k // groups * c_per_group * r * s
+    epilogue = bias, constants, residual, relu
     if _in_small_groups(groups, weight.shape):
-        conv_grouped.convolve(
-            x,
-            weight.reshape(-1),
-            c_per_group * r * s,
-            r * s,
-            k // groups * c_per_group * r * s,
-            planes,
-            np.array([r * s]),
-            groups,
-            bias,
-            constants,
-            residual,
-            relu,
-            y,
-            (1, 1),
-            num_threads,
-        )
+        ends = np.array([r * s])
+        conv_grouped.convolve(x, *filters, planes, ends, groups, *epilogue, y, (1, 1), num_threads)
         return y
-    conv.convolve(
-        x,
-        weight.reshape(-1),
-        c_per_group * r * s,
-        r * s,
-        k // groups * c_per_group * r * s,
-        [((0, 0), planes)],
-        groups,
-        bias,
-        constants,
-        residual,
-        relu,
-        y,
-        (1, 1),
-        num_threads,
-    )
+    parts = [((0, 0), planes)]
+    conv.convolve(x, *filters, parts, groups, *epilogue, y, (1, 1), num_threads)
     return y
 
 
@@ -196,33 +157,22 @@ def conv2d_input_grad(
     same_dtype("conv2d_input_grad", dy=dy, weight=weight)
     check_gradient_shape("conv2d_input_grad", dy, input_shape, weight.shape, stride, padding,
                          dilation, groups)  # fmt: skip
-    _, c_per_group, r, s = weight.shape
+    k, c_per_group, r, s = weight.shape
     h, w = input_shape[2:]
     dx = empty(input_shape, dy.dtype)
     if launch_winograd.applies(
-        dy.shape[0], dy.dtype, (c_per_group, len(weight), r, s), stride, dilation, groups, (h, w)
+        dy.shape[0], dy.dtype, (c_per_group, k, r, s), stride, dilation, groups, (h, w)
     ):
         top, bottom, left, right = (2 - before for before in padding)
         launch_winograd.convolve(dy, weight, None, (top, bottom, left, right), dx, transposed=True)
         return dx
     shapes = ((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     num_threads = threads_for(dy.size * weight[0].size)
+    filters = weight.reshape(-1), r * s, c_per_group * r * s, k // groups * c_per_group * r * s
     if _in_small_groups(groups, weight.shape):
+        planes, ends = all_gradient_planes(*shapes)
         conv_grouped.convolve(
-            dy,
-            weight.reshape(-1),
-            r * s,
-            c_per_group * r * s,
-            len(weight) // groups * c_per_group * r * s,
-            *all_gradient_planes(*shapes),
-            groups,
-            None,
-            None,
-            None,
-            False,
-            dx,
-            stride,
-            num_threads,
+            dy, *filters, planes, ends, groups, *NO_EPILOGUE, dx, stride, num_threads
         )
         return dx
     if groups == 1 and stride != (1, 1):
@@ -233,22 +183,7 @@ def conv2d_input_grad(
     parts, all_covered = gradient_planes(*shapes)
     if not all_covered:
         dx.fill(0)
-    conv.convolve(
-        dy,
-        weight.reshape(-1),
-        r * s,
-        c_per_group * r * s,
-        weight.shape[0] // groups * c_per_group * r * s,
-        parts,
-        groups,
-        None,
-        None,
-        None,
-        False,
-        dx,
-        stride,
-        num_threads,
-    )
+    conv.convolve(dy, *filters, parts, groups, *NO_EPILOGUE, dx, stride, num_threads)
     return dx
 
 
