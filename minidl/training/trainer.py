@@ -201,10 +201,13 @@ class Trainer:
         progress, train = self.progress, self.progress.train
         seconds = progress.seconds - progress.epoch_start
         skipped = f"  steps left out so far: {progress.skipped}" if progress.skipped else ""
-        reporter.finish(
+        line = (
             f"{self._title('epoch')}  loss {train.loss:#.4g}  accuracy {train.accuracy:.1%}  "
-            f"test loss {test.loss:#.4g}  accuracy {test.accuracy:.1%}  {seconds:.1f} s{skipped}"
+            f"test loss {test.loss:#.4g}  accuracy {test.accuracy:.1%}  {seconds:.1f} s"
         )
+        if len(line) > 80:  # a usual terminal's width
+            line = line.replace("  ", " ")
+        reporter.finish(line + skipped)
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(test.loss)
         improved = test.accuracy > progress.best_accuracy
