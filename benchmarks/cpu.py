@@ -8,7 +8,6 @@ all; quote the ratio. PyTorch and ONNX Runtime come with `pip install minidl[ora
 
 import argparse
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 import minidl as md
 from minidl import installation
 
+from .commands import machine, positive, write_json
 from .measure import (
     COMPILED,
     CONVOLUTION_WORKS,
@@ -97,34 +97,25 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--batch-size",
-        type=_positive,
+        type=positive,
         nargs="+",
         default=[8],
         help="8 by default; one or several, e.g. 1 8 32, which takes five times as long",
     )
-    parser.add_argument("--image-size", type=_positive, default=224)
-    parser.add_argument("--threads", type=_positive, default=2)
-    parser.add_argument("--rounds", type=_positive, help="5 by default")
+    parser.add_argument("--image-size", type=positive, default=224)
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--rounds", type=positive, help="5 by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them, e.g. as PNG or SVG")
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text!r}")
-    return int(text)
-
-
 def head(args: argparse.Namespace, facts: dict[str, Any]) -> str:
     """What is measured, where."""
     what = "convolutions" if args.layers else "networks"
-    ceilings = ", ".join(f"{value:.0f} on {count}" for count, value in args.ceilings.items())
     return (
         f"{what}, {args.image_size} x {args.image_size}, {args.threads} threads, "
-        f"median of {args.rounds} rounds\n"
-        f"{facts['processor']}, {facts['instruction set']}\n"
-        f"ceiling, GFLOP/s by threads: {ceilings}\n"
+        f"median of {args.rounds} rounds\n{machine(facts, args.ceilings)}"
     )
 
 
@@ -281,9 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         for part in figures:
             part["results"] = [_record(result) for result in part["results"]]
-        settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
-        record = {"settings": settings, "machine": facts, "figures": figures}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(args, facts, figures)
     return 0
 
 

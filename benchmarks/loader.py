@@ -7,7 +7,6 @@ files with ImageNet's names is listed for the first time, and again with the ind
 """
 
 import argparse
-import json
 import signal
 import statistics
 import sys
@@ -29,7 +28,8 @@ from minidl.data.crops import SquareCrop, central_square
 from minidl.data.folder import LARGE, list_classes, read_folder
 from minidl.data.index import SETTLED
 
-from .measure import MINIDL, take_turns
+from .commands import write_json
+from .measure import MINIDL, paired_ratio, take_turns
 
 SIZES = ((500, 375), (375, 500), (500, 333), (640, 480))  # width, height of the photos
 QUALITY = 90  # of the JPEG files
@@ -118,8 +118,7 @@ def measure_loading(args: argparse.Namespace) -> dict[str, dict[str, list[float]
 
 def ratio(speeds: dict[str, list[float]]) -> float:
     """minidl's speed over Pillow's, median of the rounds."""
-    pairs = zip(speeds[MINIDL], speeds[PILLOW], strict=True)
-    return statistics.median(ours / theirs for ours, theirs in pairs)
+    return paired_ratio(speeds[MINIDL], speeds[PILLOW])
 
 
 def measure_index(files: int) -> dict[str, float]:
@@ -180,9 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{index['bytes of a Path']:.0f} more"
         )
     if args.json:
-        settings = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
-        record = {"settings": settings, "machine": facts, "figures": figures}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(args, facts, figures)
     return 0
 
 

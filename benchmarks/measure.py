@@ -33,6 +33,11 @@ SHORTEST = 0.02  # seconds of a turn; shorter work is repeated
 Work = Callable[[], Any]
 
 
+def paired_ratio(dividends: Sequence[float], divisors: Sequence[float]) -> float:
+    """The median of the ratios within each round: a slow round is slow for both."""
+    return statistics.median(a / b for a, b in zip(dividends, divisors, strict=True))
+
+
 @dataclass(frozen=True)
 class Result:
     """Seconds of one piece of work, by mode and round.
@@ -64,8 +69,7 @@ class Result:
         """The fastest rival's time over minidl's: the median of the rounds' ratios."""
         if self.rival is None:
             return None
-        pairs = zip(self.seconds[self.rival], self.seconds[MINIDL], strict=True)
-        return statistics.median(theirs / ours for theirs, ours in pairs)
+        return paired_ratio(self.seconds[self.rival], self.seconds[MINIDL])
 
 
 # ---- time ----
@@ -226,8 +230,7 @@ def measure_scaling(
     for kind in ("forward", "step"):
         turns = {str(count): with_threads(count, works[kind]) for count in (1, threads)}
         times = take_turns(turns, rounds)
-        pairs = zip(times["1"], times[str(threads)], strict=True)
-        found[kind] = statistics.median(one / all_ for one, all_ in pairs)
+        found[kind] = paired_ratio(times["1"], times[str(threads)])
     md.set_num_threads(threads)
     return found
 
