@@ -50,17 +50,21 @@ FEW_ROWS, FEW_COLUMNS, CACHED_BYTES = 16, 48, 1 << 20
 # Groups of at most so many input and output channels have kernels of their own.
 MOST_GROUPED_CHANNELS = 32
 
+# So have input gradients of so few channels, as many as their tiles have rows, unless more than so
+# many products are added up in a row: rounding errors would grow.
+FEW_CHANNELS, MOST_DEPTH = 4, 1024
+
 NO_EPILOGUE = None, None, None, False  # bias, constants of a norm, residual, ReLU
 
 
-def _joint_gain(channels: int, window: int, seen: Array) -> bool:
-    """Whether phases as rows of one product leave clearly fewer strips of rows times taps to do.
+def _joint_gain(channels: int, rows: int, window: int, seen: Array) -> bool:
+    """Whether phases as rows of one product leave clearly fewer rows times taps to do.
 
-    They do for a few channels, which alone would fill less than a strip.
+    They do for a few channels, which alone would fill less than their tiles' `rows`.
     """
     mr = winograd.strip_shape()[0]
-    joint = -(-channels * len(seen) // mr) * seen.shape[1]
-    return 5 * joint <= 4 * -(-channels // mr) * window
+    joint = -(-channels * len(seen) // mr) * mr * seen.shape[1]
+    return 10 * joint <= 9 * -(-channels // rows) * rows * window
 
 
 def _joint_input_grad(
@@ -169,17 +173,20 @@ def conv2d_input_grad(
     shapes = ((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     num_threads = threads_for(dy.size * weight[0].size)
     filters = weight.reshape(-1), r * s, c_per_group * r * s, k // groups * c_per_group * r * s
-    if _in_small_groups(groups, weight.shape):
+    depth = k * -(-r // stride[0]) * -(-s // stride[1])
+    few = groups == 1 and c_per_group <= FEW_CHANNELS and depth <= MOST_DEPTH
+    if groups == 1 and stride != (1, 1):
+        planes, seen = joint_gradient_planes(*shapes)
+        rows = FEW_CHANNELS if few else winograd.strip_shape()[0]
+        if _joint_gain(c_per_group, rows, r * s, seen):
+            _joint_input_grad(dy, weight, planes, seen, stride, dx, num_threads)
+            return dx
+    if few or _in_small_groups(groups, weight.shape):
         planes, ends = all_gradient_planes(*shapes)
         conv_grouped.convolve(
             dy, *filters, planes, ends, groups, *NO_EPILOGUE, dx, stride, num_threads
         )
         return dx
-    if groups == 1 and stride != (1, 1):
-        planes, seen = joint_gradient_planes(*shapes)
-        if _joint_gain(c_per_group, r * s, seen):
-            _joint_input_grad(dy, weight, planes, seen, stride, dx, num_threads)
-            return dx
     parts, all_covered = gradient_planes(*shapes)
     if not all_covered:
         dx.fill(0)
