@@ -342,6 +342,23 @@ def test_matmul_of_few_rows_with_a_large_matrix(rows, depth, cols, dtype):
     assert_same_bits_for_any_threads(lambda: (cpu.matmul(a, b), cpu.matmul(a, by_columns)))
 
 
+# The last two results are so large that they are written past the caches, the last one row by row
+# at addresses that no vector is aligned to.
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    ("rows", "depth", "cols"), [(5003, 1, 53), (1026, 64, 513), (2051, 8, 2064), (2053, 3, 2051)]
+)
+def test_matmul_of_few_columns_with_a_wide_matrix(rows, depth, cols, dtype):
+    generator = np.random.default_rng(rows)
+    a = generator.standard_normal((rows, depth)).astype(dtype)
+    b = generator.standard_normal((depth, cols)).astype(dtype)
+    expected = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
+    by_rows = np.ascontiguousarray(a.T).T
+    for matrix in (a, by_rows):
+        assert relative_error(cpu.matmul(matrix, b), expected) <= TOLERANCE[dtype]
+    assert_same_bits_for_any_threads(lambda: cpu.matmul(a, b))
+
+
 def test_wrong_arguments_are_named():
     x, weight = np.zeros((1, 4, 9, 9), np.float32), np.zeros((64, 3, 7, 7), np.float32)
     with pytest.raises(ValueError, match=r"input has 4 channels, weight expects 3 \(weight shape"):

@@ -61,6 +61,9 @@ cdef Py_ssize_t SMALLEST = 1 << 17
 # passes of a network leave gaps of up to a quarter; memory given back would be fetched in each.
 cdef int SLACK = 4
 cdef Py_ssize_t SMALLEST_SLACK = 1 << 24
+# Of an array of so many bytes, the last-level cache of most processors keeps nothing until it is
+# read.
+cdef Py_ssize_t CACHES = 1 << 24
 # A cache line. Arrays lie one apart, or those of whole pages would all compete for the same sets.
 cdef Py_ssize_t LINE = 64
 
@@ -223,3 +226,8 @@ def empty(shape, dtype):
     if size < SMALLEST:
         return np.empty(shape, dtype)
     return np.ndarray(shape, dtype, Memory(size))
+
+
+def exceeds_caches(array):
+    """Whether a kernel does better to write `array` past the caches, which would read it first."""
+    return array.nbytes >= CACHES

@@ -13,13 +13,13 @@ import minidl._kernels.cpu.conv as conv
 import minidl._kernels.cpu.conv_grouped as conv_grouped
 import minidl._kernels.cpu.conv_weight as conv_weight
 import minidl._kernels.cpu.gemm as gemm
-import minidl._kernels.cpu.gemm_few_rows as gemm_few_rows
+import minidl._kernels.cpu.gemm_thin as gemm_thin
 import minidl._kernels.cpu.winograd as winograd
 
 from ..conv_checks import check_channels, check_gradient_shape
 from ..geometry import Padding, Pair, conv_output_size
 from . import launch_winograd
-from .buffers import empty
+from .buffers import empty, exceeds_caches
 from .checks import as_kernel_array, has_shape, same_dtype
 from .launch_norm import channel_constants
 from .planes import Planes
@@ -43,9 +43,10 @@ __all__ = [
 
 Array = np.ndarray
 
-# Products of up to so many rows with a matrix that comes from memory, not from the cache, have a
-# kernel of their own; it wants as many columns as a strip of any instruction set has.
-FEW_ROWS, FEW_COLUMNS, CACHED_BYTES = 16, 48, 1 << 20
+# Products with thin matrices have kernels of their own: a left one of up to so many rows, or of up
+# to so many columns, where the large matrix read or written does not stay in the cache. They want
+# as many columns of the right one as a strip of any instruction set has.
+FEW_ROWS, FEW_COLUMNS, CACHED_BYTES, STRIP_COLUMNS = 16, 64, 1 << 20, 48
 
 # Groups of at most so many input and output channels have kernels of their own.
 MOST_GROUPED_CHANNELS = 32
@@ -281,18 +282,23 @@ def matmul(a: Array, b: Array) -> Array:
         raise TypeError(f"matmul: expected float32 or float64, got {a.dtype}")
     if a.ndim < 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not match")
-    batch, rows, cols = a.shape[:-2], a.shape[-2], b.shape[-1]
+    batch, rows, cols, depth = a.shape[:-2], a.shape[-2], b.shape[-1], a.shape[-1]
     c = empty((*batch, rows, cols), a.dtype)
-    if c.size == 0 or a.shape[-1] == 0:
+    if c.size == 0 or depth == 0:
         c.fill(0)
         return c
     a3 = _unit_stride(a).reshape(-1, *a.shape[-2:])
     b3 = _unit_stride(b).reshape(-1, *b.shape[-2:])
-    threads = threads_for(c.size * a.shape[-1])
-    if rows <= FEW_ROWS and len(b3) == 1 and cols >= FEW_COLUMNS and b3.nbytes >= CACHED_BYTES:
-        gemm_few_rows.matmul(np.ascontiguousarray(a3[0]), b3[0], c.reshape(rows, cols), threads)
+    c3 = c.reshape(-1, rows, cols)
+    threads = threads_for(c.size * depth)
+    one = len(b3) == 1 and cols >= STRIP_COLUMNS
+    if one and rows <= FEW_ROWS and b3.nbytes >= CACHED_BYTES:
+        gemm_thin.multiply_few_rows(np.ascontiguousarray(a3[0]), b3[0], c3[0], threads)
+    elif one and depth <= FEW_COLUMNS and c.nbytes >= CACHED_BYTES:
+        thin = np.ascontiguousarray(a3[0]), np.ascontiguousarray(b3[0])
+        gemm_thin.multiply_few_columns(*thin, c3[0], exceeds_caches(c), threads)
     else:
-        gemm.matmul(a3, b3, c.reshape(-1, rows, cols), threads)
+        gemm.matmul(a3, b3, c3, threads)
     return c
 
 

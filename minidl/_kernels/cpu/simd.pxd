@@ -62,6 +62,7 @@ cdef extern from "kernels.h" nogil:
 
     enum:
         GOES_ON
+        PAST_CACHES
         RECTIFY
         NORMALISE
         NORM
@@ -84,7 +85,9 @@ cdef extern from "kernels.h" nogil:
                         float *) noexcept nogil
         void (*cut_rows)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*dots)(Py_ssize_t, const float *, const Py_ssize_t *, const float *, const Py_ssize_t *,
-                     float *) noexcept nogil
+                     Py_ssize_t, float *) noexcept nogil
+        void (*product_in_place)(Py_ssize_t, const float *, const float *, Py_ssize_t, Py_ssize_t, float *,
+                                 Py_ssize_t, int) noexcept nogil
         void (*pack_mr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*pack_nr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*outer)(Py_ssize_t, const float *, const float *, const Py_ssize_t *, Py_ssize_t,
@@ -159,7 +162,9 @@ cdef extern from "kernels.h" nogil:
                         double *) noexcept nogil
         void (*cut_rows)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*dots)(Py_ssize_t, const double *, const Py_ssize_t *, const double *, const Py_ssize_t *,
-                     double *) noexcept nogil
+                     Py_ssize_t, double *) noexcept nogil
+        void (*product_in_place)(Py_ssize_t, const double *, const double *, Py_ssize_t, Py_ssize_t, double *,
+                                 Py_ssize_t, int) noexcept nogil
         void (*pack_mr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*pack_nr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*outer)(Py_ssize_t, const double *, const double *, const Py_ssize_t *, Py_ssize_t,
@@ -203,6 +208,7 @@ cdef extern from "kernels.h" nogil:
                              const Py_ssize_t *, Py_ssize_t, double *, Py_ssize_t) noexcept nogil
 
     void minidl_fetch_to_write(const void *begin, Py_ssize_t bytes)
+    void minidl_publish()
     const char *minidl_instruction_set()
     const Kernels_F32 *minidl_kernels_f32()
     const Kernels_F64 *minidl_kernels_f64()
@@ -306,12 +312,22 @@ cdef inline void cut_rows(
 
 cdef inline void dot_products(
     Py_ssize_t k, const real *a, const Py_ssize_t *a_rows, const real *b,
-    const Py_ssize_t *b_rows, real *sums
+    const Py_ssize_t *b_rows, Py_ssize_t ahead, real *sums
 ) noexcept nogil:
     if real is float:
-        minidl_kernels_f32().dots(k, a, a_rows, b, b_rows, sums)
+        minidl_kernels_f32().dots(k, a, a_rows, b, b_rows, ahead, sums)
     else:
-        minidl_kernels_f64().dots(k, a, a_rows, b, b_rows, sums)
+        minidl_kernels_f64().dots(k, a, a_rows, b, b_rows, ahead, sums)
+
+
+cdef inline void product_in_place(
+    Py_ssize_t k, const real *a, const real *b, Py_ssize_t b_step, Py_ssize_t used, real *c,
+    Py_ssize_t c_step, int flags
+) noexcept nogil:
+    if real is float:
+        minidl_kernels_f32().product_in_place(k, a, b, b_step, used, c, c_step, flags)
+    else:
+        minidl_kernels_f64().product_in_place(k, a, b, b_step, used, c, c_step, flags)
 
 
 cdef inline void product(

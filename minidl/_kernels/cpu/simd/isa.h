@@ -5,6 +5,8 @@
 
 #include <math.h>
 
+typedef float STREAMED __attribute__((vector_size(BYTES), may_alias)); /* see STREAM */
+
 #define MR ROWS
 #define DOT (ROWS == 8 ? 5 : 3) /* DOT * DOT accumulators and the factors fit the registers */
 

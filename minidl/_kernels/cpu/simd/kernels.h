@@ -55,7 +55,7 @@ typedef struct {
     const void *begin, *end; /* of the array that it lies in */
 } Raster;
 
-enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4 };
+enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4, PAST_CACHES = 8 };
 #define NORM 3 /* numbers that normalise a channel: its mean, scale and shift */
 #define GROUPED_STRIP 4 /* output channels that grouped.h works on at once */
 #define MAX_LANES 16 /* elements of a vector */
@@ -81,9 +81,13 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4 };
                         const Run *runs, ptrdiff_t count, T *strip);                              \
         void (*cut_rows)(const T *rows, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t count, T *strips);   \
         /* sums[i][j] += row i of a times row j of b, i and j < dot; `sums` has dot_sums elements \
-         * and k is a multiple of vl, the length of a vector */                                   \
+         * and k is a multiple of vl, the length of a vector. What lies `ahead` elements after    \
+         * what is read of b is fetched too */                                                    \
         void (*dots)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, const T *b,                \
-                     const ptrdiff_t *b_rows, T *sums);                                           \
+                     const ptrdiff_t *b_rows, ptrdiff_t ahead, T *sums);                          \
+        /* c = a b in NR columns, from a strip of A and b as it lies; see thin.h */               \
+        void (*product_in_place)(ptrdiff_t k, const T *a, const T *b, ptrdiff_t b_step,           \
+                                 ptrdiff_t used, T *c, ptrdiff_t c_step, int flags);              \
         /* strip[j][i] = rows[i][j] for i < count <= mr (or nr), zero up to mr (or nr) */         \
         void (*pack_mr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
         void (*pack_nr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
@@ -167,6 +171,13 @@ DECLARE_KERNELS(double, Kernels_F64)
 /* Ask for memory that is about to be written. */
 static inline void minidl_fetch_to_write(const void *begin, ptrdiff_t bytes) {
     for (ptrdiff_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)begin + i, 1);
+}
+
+/* Let other threads see what was written past the caches. */
+static inline void minidl_publish(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_sfence();
+#endif
 }
 
 /* The tables of the instruction set in use, and its name. */

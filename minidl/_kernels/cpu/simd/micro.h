@@ -48,50 +48,7 @@ static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, i
     }
 }
 
-/* DOT rows of a meet DOT rows of b, all consecutive along the summed dimension: no packing, two
- * loads for five multiply-adds. The lanes of the accumulators are added up in log2(VL) rounds: a
- * round interleaves two vectors and adds the halves, so that vector i ends up in lane i. */
-static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, const T *b,
-                              const ptrdiff_t *b_rows, T *sums) {
-    enum { GROUPS = (DOT * DOT + VL - 1) / VL };
-    VEC acc[GROUPS * VL];
-    const T *from_a[DOT], *from_b[DOT];
-    {
-        VEC in[DOT][DOT];
-        memset(in, 0, sizeof in);
-#pragma GCC unroll 8
-        for (int i = 0; i < DOT; ++i) {
-            from_a[i] = a + a_rows[i];
-            from_b[i] = b + b_rows[i];
-        }
-        for (ptrdiff_t step = 0; step < k; step += VL) {
-            VEC row[DOT];
-#pragma GCC unroll 8
-            for (int i = 0; i < DOT; ++i) row[i] = *(const VEC *)(from_a[i] + step);
-#pragma GCC unroll 8
-            for (int j = 0; j < DOT; ++j) {
-                const VEC column = *(const VEC *)(from_b[j] + step);
-#pragma GCC unroll 8
-                for (int i = 0; i < DOT; ++i) in[i][j] += row[i] * column;
-            }
-        }
-#pragma GCC unroll 32
-        for (int i = 0; i < DOT * DOT; ++i) acc[i] = in[i / DOT][i % DOT];
-#pragma GCC unroll 32
-        for (int i = DOT * DOT; i < GROUPS * VL; ++i) acc[i] = (VEC){};
-    }
-#pragma GCC unroll 8
-    for (int g = 0; g < GROUPS; ++g) {
-#pragma GCC unroll 8
-        for (int half = VL / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-            for (int i = g * VL; i < g * VL + half; ++i)
-                acc[i] = CAT(INTERLEAVE_LOW, VL)(INTS, acc[i], acc[i + half]) +
-                         CAT(INTERLEAVE_HIGH, VL)(INTS, acc[i], acc[i + half]);
-        }
-        *(VEC *)(sums + g * VL) += acc[g * VL];
-    }
-}
+#include "thin.h"
 
 #include "outer.h"
 
@@ -191,6 +148,7 @@ static const CAT(Kernels, SUFFIX) CAT(table, SUFFIX) = {
     CAT(line_up, SUFFIX),
     CAT(cut_rows, SUFFIX),
     CAT(dots, SUFFIX),
+    CAT(product_in_place, SUFFIX),
     CAT(pack_mr, SUFFIX),
     CAT(pack_nr, SUFFIX),
     CAT(outer, SUFFIX),

@@ -54,4 +54,16 @@
 #define INTERLEAVE_HIGH_16(I, a, b) \
     SHUFFLE(I, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 
+/* Write a vector of BYTES past the caches, to an address that is a multiple of BYTES. */
+#if defined(__clang__)
+#define STREAM(to, x) __builtin_nontemporal_store((STREAMED)(x), (STREAMED *)(to))
+#elif defined(__x86_64__)
+#define STREAM(to, x) CAT(STREAM, BYTES)((float *)(to), (STREAMED)(x))
+#define STREAM_64 __builtin_ia32_movntps512
+#define STREAM_32 __builtin_ia32_movntps256
+#define STREAM_16 __builtin_ia32_movntps
+#else
+#define STREAM(to, x) (*(STREAMED *)(to) = (STREAMED)(x))
+#endif
+
 #endif
