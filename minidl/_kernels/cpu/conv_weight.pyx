@@ -29,7 +29,9 @@ cdef enum:
     MOST_PACKED = 128 * 1024    # elements of a task's strips of dy
     MOST_STAGED = 32 * 1024     # elements of the input's planes, if its tiles hold pairs
     MOST_SUMS = 4 * 1024 * 1024
-    FEWEST_PIXELS = 2048        # of a range of bands
+    MOST_CACHED_SUMS = 128 * 1024
+    FEWEST_PIXELS = 512         # of a range of bands; if the sums leave the cache, FEWEST_UNCACHED
+    FEWEST_UNCACHED = 2048
     MOST_PARTS = 16
     LINE = 64                   # bytes of a cache line
     # Positions that cost as much as loading and storing a tile of sums, and multiply-accumulates
@@ -246,8 +248,11 @@ def weight_gradient(
         job.n_taps = 1
     # The sums: [part][group][tile][tap][strip][MR][NO].
     cdef Py_ssize_t sums_size = groups * tiles * job.n_taps * strips * micro, parts = 1
-    while (2 * parts <= MOST_PARTS and 2 * parts * FEWEST_PIXELS <= pixels
-           and 2 * parts * sums_size <= MOST_SUMS and 2 * parts <= bands):
+    while (
+        2 * parts <= MOST_PARTS and 2 * parts * sums_size <= MOST_SUMS and 2 * parts <= bands
+        and pixels >= 2 * parts * (FEWEST_PIXELS if 2 * parts * sums_size <= MOST_CACHED_SUMS
+                                   else FEWEST_UNCACHED)
+    ):
         parts *= 2
     cdef real[::1] sums_array = empty((parts * sums_size,), np.asarray(dw).dtype)
     cdef real *sums = &sums_array[0]
