@@ -16,6 +16,7 @@ from kernel_cases import (
 )
 
 from minidl._kernels import cpu, reference
+from minidl._kernels.cpu import launch_pool
 
 SPECIAL = [np.nan, -np.inf, np.inf, -1.0, -0.0, 0.0, 1.0]
 
@@ -93,6 +94,24 @@ def test_pooling_in_several_bands(window, size, dtype):
     assert_close(
         cpu.avg_pool2d_backward(dy, x.shape, *arguments),
         reference.avg_pool2d_backward(dy, x.shape, *arguments),
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(18, 19), (20, 128), (61, 57)])
+@pytest.mark.parametrize("window", [*WINDOWS[:3], WINDOWS[4]])
+def test_gradients_written_past_the_caches(window, size, dtype, monkeypatch):
+    shape = (1, 3, *size)
+    monkeypatch.setattr(launch_pool, "exceeds_caches", lambda array: True)
+    y, switches = reference.max_pool2d_forward(normal(0, *shape, dtype=dtype), *window, True)
+    dy = normal(1, *y.shape, dtype=dtype)
+    assert_close(
+        cpu.max_pool2d_backward(dy, switches, shape, *window, True),
+        reference.max_pool2d_backward(dy, switches, shape, *window, True),
+    )
+    assert_close(
+        cpu.avg_pool2d_backward(dy, shape, *window, True),
+        reference.avg_pool2d_backward(dy, shape, *window, True),
     )
 
 

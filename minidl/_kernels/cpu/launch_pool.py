@@ -6,7 +6,7 @@ import minidl._kernels.cpu.pool as pool
 
 from ..geometry import Pair, Windows, adaptive_windows, pool_windows
 from ..pool_checks import Shape, Window, adaptive_size, as_shape, pool_window, switch_dtype
-from .buffers import empty
+from .buffers import empty, exceeds_caches
 from .checks import as_kernel_array, has_shape
 from .threads import threads_for
 
@@ -62,7 +62,8 @@ def max_pool2d_backward(
     dx = empty((n, c, h, w), dy.dtype)
     images = _planes(dy), _planes(switches)
     if _is_small(window):
-        pool.pool_backward(*images, None, None, *window, _planes(dx), threads_for(dx.size))
+        past, threads = exceeds_caches(dx), threads_for(dx.size)
+        pool.pool_backward(*images, None, None, *window, _planes(dx), past, threads)
     else:
         pool.max_pool_large_backward(*images, *window, _planes(dx), threads_for(dx.size))
     return dx
@@ -129,8 +130,8 @@ def avg_pool2d_backward(
         return _mean_backward(dy, input_shape, grid)
     dx = empty((n, c, h, w), dy.dtype)
     divisors = _divisors(grid, dy.dtype)
-    threads = threads_for(dx.size)
-    pool.pool_backward(_planes(dy), None, *divisors, *window, _planes(dx), threads)
+    past, threads = exceeds_caches(dx), threads_for(dx.size)
+    pool.pool_backward(_planes(dy), None, *divisors, *window, _planes(dx), past, threads)
     return dx
 
 

@@ -7,13 +7,13 @@ so that the loops never ask about padding.
 """
 
 from cython cimport floating
-from cython.parallel cimport prange, threadid
+from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from .simd cimport (
-    MAX_TAPS, SLACK, Pooling, minidl_kernels_f32, minidl_kernels_f64
+    MAX_TAPS, SLACK, Pooling, minidl_kernels_f32, minidl_kernels_f64, minidl_publish
 )
 from .sums cimport sum_of
 
@@ -101,25 +101,26 @@ cdef inline void mean_band(
 
 cdef inline void max_band_backward(
     const floating *dy, const uint8_t *switches, const Pooling *g, Py_ssize_t first,
-    Py_ssize_t last, floating *scratch, floating *dx,
+    Py_ssize_t last, floating *scratch, floating *rows, floating *dx,
 ) noexcept nogil:
     if floating is float:
-        minidl_kernels_f32().max_pool_backward(dy, switches, g, first, last, scratch, dx)
+        minidl_kernels_f32().max_pool_backward(dy, switches, g, first, last, scratch, rows, dx)
     else:
-        minidl_kernels_f64().max_pool_backward(dy, switches, g, first, last, scratch, dx)
+        minidl_kernels_f64().max_pool_backward(dy, switches, g, first, last, scratch, rows, dx)
 
 
 cdef inline void mean_band_backward(
     const floating *dy, const floating *row_divisors, const floating *col_divisors,
-    const Pooling *g, Py_ssize_t first, Py_ssize_t last, floating *scratch, floating *dx,
+    const Pooling *g, Py_ssize_t first, Py_ssize_t last, floating *scratch, floating *rows,
+    floating *dx,
 ) noexcept nogil:
     if floating is float:
         minidl_kernels_f32().mean_pool_backward(
-            dy, row_divisors, col_divisors, g, first, last, scratch, dx
+            dy, row_divisors, col_divisors, g, first, last, scratch, rows, dx
         )
     else:
         minidl_kernels_f64().mean_pool_backward(
-            dy, row_divisors, col_divisors, g, first, last, scratch, dx
+            dy, row_divisors, col_divisors, g, first, last, scratch, rows, dx
         )
 
 
@@ -164,36 +165,45 @@ def pool(
 def pool_backward(
     const floating[:, :, ::1] dy, const uint8_t[:, :, ::1] switches,
     const floating[::1] row_divisors, const floating[::1] col_divisors, window, stride, padding,
-    floating[:, :, ::1] dx, int num_threads,
+    floating[:, :, ::1] dx, bint past_caches, int num_threads,
 ):
     """dy (planes, P, Q) -> dx (planes, H, W), by switches or divisors as in `pool`."""
     cdef Pooling g = pooling_of(dx, dy, window, stride, padding)
     g.pitch = max(g.pitch, (g.width - 1 + g.left) // g.stride_w + 1)
+    g.past_caches = past_caches
     cdef Py_ssize_t phase_rows = (g.height - 1 + g.top) // g.stride_h + 1
-    cdef Py_ssize_t fixed = 3 * ((g.halo + 1) * g.pitch + SLACK) + g.stride_h * g.stride_w * SLACK
-    cdef Py_ssize_t each = (3 + g.stride_h * g.stride_w) * g.pitch
+    cdef Py_ssize_t fixed = (
+        3 * ((g.halo + 1) * g.pitch + SLACK) + g.stride_h * g.stride_w * SLACK + 2 * SLACK
+    )
+    cdef Py_ssize_t phased = (3 + g.stride_h * g.stride_w) * g.pitch
+    cdef Py_ssize_t each = phased + g.stride_h * g.width  # and the rows of dx
     cdef Py_ssize_t band = rows_in_band(phase_rows, fixed, each, sizeof(floating))
     cdef Py_ssize_t bands = (phase_rows + band - 1) // band, size = fixed + band * each
+    cdef Py_ssize_t rows = fixed - 2 * SLACK + band * phased
     cdef Py_ssize_t task, plane, first, last
     cdef bint by_switches = switches is not None
     cdef floating *scratch = <floating *> malloc(num_threads * size * sizeof(floating))
     if scratch == NULL:
         raise MemoryError(f"pooling: no memory for {num_threads} bands of {size} elements")
     plan_backward(&g, band)
-    for task in prange(dx.shape[0] * bands, nogil=True, schedule="static", num_threads=num_threads):
-        plane = task // bands
-        first = task % bands * band
-        last = min(first + band, phase_rows)
-        if by_switches:
-            max_band_backward(
-                &dy[plane, 0, 0], &switches[plane, 0, 0], &g, first, last,
-                scratch + threadid() * size, &dx[plane, 0, 0],
-            )
-        else:
-            mean_band_backward(
-                &dy[plane, 0, 0], &row_divisors[0], &col_divisors[0], &g, first, last,
-                scratch + threadid() * size, &dx[plane, 0, 0],
-            )
+    with nogil, parallel(num_threads=num_threads):
+        for task in prange(dx.shape[0] * bands, schedule="static"):
+            plane = task // bands
+            first = task % bands * band
+            last = min(first + band, phase_rows)
+            if by_switches:
+                max_band_backward(
+                    &dy[plane, 0, 0], &switches[plane, 0, 0], &g, first, last,
+                    scratch + threadid() * size, scratch + threadid() * size + rows,
+                    &dx[plane, 0, 0],
+                )
+            else:
+                mean_band_backward(
+                    &dy[plane, 0, 0], &row_divisors[0], &col_divisors[0], &g, first, last,
+                    scratch + threadid() * size, scratch + threadid() * size + rows,
+                    &dx[plane, 0, 0],
+                )
+        minidl_publish()
     free(scratch)
 
 

@@ -32,6 +32,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t begin[1]
         Py_ssize_t end[1]
         Py_ssize_t columns[2]
+        int past_caches
 
     ctypedef struct Segment:
         Py_ssize_t image
@@ -116,9 +117,9 @@ cdef extern from "kernels.h" nogil:
         void (*mean_pool)(const float *, const Pooling *, Py_ssize_t, Py_ssize_t, const float *,
                           const float *, float *, float *) noexcept nogil
         void (*max_pool_backward)(const float *, const uint8_t *, const Pooling *, Py_ssize_t,
-                                  Py_ssize_t, float *, float *) noexcept nogil
+                                  Py_ssize_t, float *, float *, float *) noexcept nogil
         void (*mean_pool_backward)(const float *, const float *, const float *, const Pooling *,
-                                   Py_ssize_t, Py_ssize_t, float *, float *) noexcept nogil
+                                   Py_ssize_t, Py_ssize_t, float *, float *, float *) noexcept nogil
         void (*add_deviations)(const float *, Py_ssize_t, float, double *, double *) noexcept nogil
         void (*normalise)(const float *, const float *, Py_ssize_t, float, float, float, int,
                           float *) noexcept nogil
@@ -178,9 +179,9 @@ cdef extern from "kernels.h" nogil:
         void (*mean_pool)(const double *, const Pooling *, Py_ssize_t, Py_ssize_t, const double *,
                           const double *, double *, double *) noexcept nogil
         void (*max_pool_backward)(const double *, const uint8_t *, const Pooling *, Py_ssize_t,
-                                  Py_ssize_t, double *, double *) noexcept nogil
+                                  Py_ssize_t, double *, double *, double *) noexcept nogil
         void (*mean_pool_backward)(const double *, const double *, const double *, const Pooling *,
-                                   Py_ssize_t, Py_ssize_t, double *, double *) noexcept nogil
+                                   Py_ssize_t, Py_ssize_t, double *, double *, double *) noexcept nogil
         void (*add_deviations)(const double *, Py_ssize_t, double, double *, double *) noexcept nogil
         void (*normalise)(const double *, const double *, Py_ssize_t, double, double, double, int,
                           double *) noexcept nogil

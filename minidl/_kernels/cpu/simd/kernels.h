@@ -47,6 +47,7 @@ typedef struct {
     ptrdiff_t shifts[MAX_TAPS];          /* where a tap's stream starts */
     ptrdiff_t begin[MAX_TAPS], end[MAX_TAPS]; /* columns of a phase that lie in the plane */
     ptrdiff_t columns[2]; /* backward: where the first two columns of the plane stand */
+    int past_caches;      /* backward: whether to write dx past them */
 } Pooling;
 
 /* An image, of which every step-th row and column is looked at (see grouped.h). */
@@ -125,10 +126,10 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4, PAST_CACHES = 8 };
         void (*mean_pool)(const T *x, const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,    \
                           const T *row_divisors, const T *col_divisors, T *scratch, T *y);        \
         void (*max_pool_backward)(const T *dy, const uint8_t *switches, const Pooling *pooling,   \
-                                  ptrdiff_t first, ptrdiff_t last, T *scratch, T *dx);            \
+                                  ptrdiff_t first, ptrdiff_t last, T *scratch, T *rows, T *dx);   \
         void (*mean_pool_backward)(const T *dy, const T *row_divisors, const T *col_divisors,     \
                                    const Pooling *pooling, ptrdiff_t first, ptrdiff_t last,       \
-                                   T *scratch, T *dx);                                            \
+                                   T *scratch, T *rows, T *dx);                                   \
         /* of one plane, into MAX_LANES sums; see norm.h */                                       \
         void (*add_deviations)(const T *x, ptrdiff_t count, T shift, double *sums,                \
                                double *squares);                                                  \

@@ -167,11 +167,13 @@ static void CAT(lay_out_gradient, SUFFIX)(const T *dy, const uint8_t *switches,
     for (ptrdiff_t i = 0; switches && i < at; ++i) winners[i] = bytes[i];
 }
 
-/* dx at the phase rows [first, last): those of the padded plane from first * stride_h on. */
+/* dx at the phase rows [first, last): those of the padded plane from first * stride_h on. They go to
+ * `to`, which begins with the plane's row `top`; `slack` elements may follow the last. */
 static inline void CAT(collect, SUFFIX)(const T *dy, const uint8_t *switches,
                                         const T *row_divisors, const T *col_divisors,
                                         const Pooling *g, ptrdiff_t first, ptrdiff_t last,
-                                        T *scratch, T *dx, int routed) {
+                                        T *scratch, T *to, ptrdiff_t top, ptrdiff_t slack,
+                                        int routed) {
     const ptrdiff_t pitch = g->pitch, count = (last - first) * pitch;
     const ptrdiff_t copied = (last - first + g->halo + 1) * pitch + SLACK;
     INT *winners = (INT *)(scratch + copied);
@@ -207,9 +209,9 @@ static inline void CAT(collect, SUFFIX)(const T *dy, const uint8_t *switches,
     for (ptrdiff_t i = 0; i < last - first; ++i) {
         for (ptrdiff_t a = 0; a < g->stride_h; ++a) {
             const ptrdiff_t h = (first + i) * g->stride_h + a - g->top, width = g->width;
-            const ptrdiff_t room = (end - h) * width;
+            const ptrdiff_t room = (end - h) * width + slack;
             const T *source = sums + a * g->stride_w * g->phase + i * pitch;
-            T *row = dx + h * width;
+            T *row = to + (h - top) * width;
             if (h < 0 || h >= end) continue;
             if (g->stride_w == 1)
                 CAT(copy_row, SUFFIX)(source + g->columns[0], width, room, row);
@@ -224,15 +226,87 @@ static inline void CAT(collect, SUFFIX)(const T *dy, const uint8_t *switches,
     }
 }
 
+/* The same for windows of 2 x 2 side by side, where every pixel has one output to look at. Vectors
+ * reach beyond a row, into the next or the slack after the last. */
+static void CAT(deal_out, SUFFIX)(const T *dy, const uint8_t *switches, const Pooling *g,
+                                  ptrdiff_t first, ptrdiff_t last, T *to) {
+    typedef uint8_t BYTE __attribute__((vector_size(VL))); /* VL of them */
+    for (ptrdiff_t p = first; p < last; ++p) {
+        const ptrdiff_t cols = p < g->rows ? g->cols : 0, room = (g->rows - p) * g->cols;
+        for (ptrdiff_t a = 0; a < 2; ++a, to += g->width) {
+            for (ptrdiff_t q = 0; q < cols; q += VL) {
+                VEC gradient = {0};
+                BYTE winner = {0};
+                if (room >= q + VL) { /* reading a whole vector stays within the plane */
+                    memcpy(&gradient, dy + p * cols + q, sizeof gradient);
+                    memcpy(&winner, switches + p * cols + q, sizeof winner);
+                } else {
+                    memcpy(&gradient, dy + p * cols + q, (cols - q) * sizeof(T));
+                    memcpy(&winner, switches + p * cols + q, cols - q);
+                }
+                const INTS tap = __builtin_convertvector(winner, INTS) - (INT)(2 * a);
+                const VEC even = (VEC)((tap == 0) & (INTS)gradient);
+                const VEC odd = (VEC)((tap == 1) & (INTS)gradient);
+                *(VEC *)(to + 2 * q) = CAT(INTERLEAVE_LOW, VL)(INTS, even, odd);
+                *(VEC *)(to + 2 * q + VL) = CAT(INTERLEAVE_HIGH, VL)(INTS, even, odd);
+            }
+            for (ptrdiff_t w = 2 * cols; w < g->width; ++w) to[w] = 0;
+        }
+    }
+}
+
+/* Copy `rows` of dx, from the phase rows [first, last), to where they belong. */
+static void CAT(put_rows, SUFFIX)(const T *rows, const Pooling *g, ptrdiff_t first, ptrdiff_t last,
+                                  T *dx) {
+    ptrdiff_t begin = first * g->stride_h - g->top, end = last * g->stride_h - g->top, i = 0;
+    if (begin < 0) begin = 0;
+    if (end > g->height) end = g->height;
+    const ptrdiff_t count = (end - begin) * g->width;
+    T *to = dx + begin * g->width;
+    if (g->past_caches && count >= VL) {
+        const ptrdiff_t aside = (uintptr_t)to % BYTES;
+        i = aside ? (ptrdiff_t)(BYTES - aside) / (ptrdiff_t)sizeof(T) : 0;
+        memcpy(to, rows, i * sizeof(T));
+        for (; i + VL <= count; i += VL) STREAM(to + i, *(const VEC *)(rows + i));
+    }
+    if (count > i) memcpy(to + i, rows + i, (count - i) * sizeof(T));
+}
+
+/* By way of `rows` if dx is to be written past the caches, row after row. */
+static inline void CAT(collect_and_put, SUFFIX)(const T *dy, const uint8_t *switches,
+                                                const T *row_divisors, const T *col_divisors,
+                                                const Pooling *g, ptrdiff_t first, ptrdiff_t last,
+                                                T *scratch, T *rows, T *dx, int routed) {
+    const ptrdiff_t top = first * g->stride_h - g->top;
+    if (!g->past_caches) {
+        CAT(collect, SUFFIX)(dy, switches, row_divisors, col_divisors, g, first, last, scratch, dx,
+                             0, 0, routed);
+        return;
+    }
+    CAT(collect, SUFFIX)(dy, switches, row_divisors, col_divisors, g, first, last, scratch, rows,
+                         top > 0 ? top : 0, SLACK, routed);
+    CAT(put_rows, SUFFIX)(rows, g, first, last, dx);
+}
+
 static void CAT(max_pool_backward, SUFFIX)(const T *dy, const uint8_t *switches, const Pooling *g,
-                                           ptrdiff_t first, ptrdiff_t last, T *scratch, T *dx) {
-    CAT(collect, SUFFIX)(dy, switches, NULL, NULL, g, first, last, scratch, dx, 1);
+                                           ptrdiff_t first, ptrdiff_t last, T *scratch, T *rows,
+                                           T *dx) {
+    if (g->window_h == 2 && g->window_w == 2 && g->stride_h == 2 && g->stride_w == 2 &&
+        g->top == 0 && g->left == 0) {
+        CAT(deal_out, SUFFIX)(dy, switches, g, first, last, rows);
+        CAT(put_rows, SUFFIX)(rows, g, first, last, dx);
+    } else {
+        CAT(collect_and_put, SUFFIX)(dy, switches, NULL, NULL, g, first, last, scratch, rows, dx,
+                                     1);
+    }
 }
 
 static void CAT(mean_pool_backward, SUFFIX)(const T *dy, const T *row_divisors,
                                             const T *col_divisors, const Pooling *g,
-                                            ptrdiff_t first, ptrdiff_t last, T *scratch, T *dx) {
-    CAT(collect, SUFFIX)(dy, NULL, row_divisors, col_divisors, g, first, last, scratch, dx, 0);
+                                            ptrdiff_t first, ptrdiff_t last, T *scratch, T *rows,
+                                            T *dx) {
+    CAT(collect_and_put, SUFFIX)(dy, NULL, row_divisors, col_divisors, g, first, last, scratch,
+                                 rows, dx, 0);
 }
 
 #undef STREAMS
