@@ -29,7 +29,7 @@ import numpy as np
 
 from ._kernels import add, array_namespace
 from .device import check_same_device
-from .fusion import compute_waiting, extend_waiting, may_wait, wait
+from .fusion import Due, compute_waiting, extend_waiting, may_wait, wait
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -239,8 +239,18 @@ class Function:
     @property
     def saved(self) -> tuple[Any, ...]:
         """What was saved, as Tensors connected to the graph; read by `backward`."""
+        return self._restored(self._saved)
+
+    @property
+    def saved_if_unchanged(self) -> tuple[Any, ...]:
+        """The same, but None for what was changed in place: for what `backward` can do without."""
+        return self._restored(
+            [None if isinstance(e, _Saved) and e.changed else e for e in self._saved]
+        )
+
+    def _restored(self, entries: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(
-            [entry.restore(self) if isinstance(entry, _Saved) else entry for entry in self._saved]
+            [entry.restore(self) if isinstance(entry, _Saved) else entry for entry in entries]
         )
 
     def apply(self, *inputs: Tensor) -> Any:
@@ -355,8 +365,12 @@ class _Saved:
         self.version = tensor.version
         self.at_version = self.version.value
 
+    @property
+    def changed(self) -> bool:
+        return self.version.value != self.at_version
+
     def restore(self, node: Function) -> Tensor:
-        if self.version.value != self.at_version:
+        if self.changed:
             raise RuntimeError(
                 f"{node.name}: a tensor of shape {self.stored.shape} that its backward needs was "
                 f"changed in place after the forward pass (version {self.version.value}, saved at "
@@ -669,7 +683,7 @@ def _send_back(
         node.overwrites_gradient
         and not _grad_mode.enabled
         and all(incoming.exclusive)
-        and all(gradient.data.flags.c_contiguous for gradient in gradients)
+        and all(isinstance(g.stored, Due) or g.data.flags.c_contiguous for g in gradients)
     )
     result = node.backward(*gradients)
     results = result if isinstance(result, tuple) else (result,)
@@ -689,8 +703,8 @@ def _send_back(
         if receiver is None:
             receiver = pending[id(target)] = _Incoming(target)
         checked = receiver.checked(node, i, index, gradient)
-        array = gradient.data
-        is_view = isinstance(array.base, type(array))
+        array = gradient.stored  # maybe a `Due`, which has no base
+        is_view = isinstance(getattr(array, "base", None), type(array))
         fresh = not is_view and id(array) not in held
         receiver.add(index, checked, fresh and identities.count(id(gradient)) == 1)
 

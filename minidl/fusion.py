@@ -16,6 +16,10 @@ graph for `backward` and the bits of the results are the same either way.
 Batch normalisation in training needs the moments of a result before it can begin, so it does not
 become part of the chain. But a convolution that still waits can add them up before it lets go of
 its result, if its kernel can do that: see `take_moments`. They may differ in the last bits.
+
+Backwards, the gradient of a max pooling waits until it is asked for. It is zero but for the
+winners. A ReLU that comes next chooses among these, of which there are few, and the whole gradient
+is written once instead of written, read and written: see `DueGradient`.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Due",
+    "DueGradient",
     "compute_waiting",
     "extend_waiting",
     "in_forward",
@@ -102,11 +108,45 @@ def take_moments(x: Tensor) -> Any:
 class Due:
     """In place of an array that is not computed yet: its shape and element type."""
 
-    __slots__ = ("chain", "dtype", "ndim", "shape", "size")
+    __slots__ = ("dtype", "ndim", "shape", "size")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.shape, self.dtype, self.ndim, self.size = shape, dtype, len(shape), math.prod(shape)
+
+    def compute(self, tensor: Tensor) -> None:
+        """Fill in the array of `tensor`, in whose array's place this is."""
+        raise NotImplementedError(f"{type(self).__name__} does not define compute()")
+
+
+class DueGradient(Due):
+    """In place of a max pooling's gradient dx, which `spread` makes from that of its result, dy.
+
+    A ReLU before the pooling lets a winner's gradient pass where the winner, and so the pooling's
+    result y, is positive: `dy where y > 0` can take the place of dy, and nothing of dx is left to
+    rectify. Only who may write over dx may do so: then nobody else can ask for it.
+    """
+
+    __slots__ = ("dy", "spread", "y")
+
+    def __init__(self, shape: tuple[int, ...], dy: Any, y: Any, spread: Callable[[Any], Any]):
+        super().__init__(shape, dy.dtype)
+        self.dy, self.y, self.spread = dy, y, spread
+
+    def compute(self, tensor: Tensor) -> None:
+        tensor.stored = self.spread(self.dy)
+
+
+class _DueResult(Due):
+    """In place of a result of a chain."""
+
+    __slots__ = ("chain",)
 
     def __init__(self, chain: _Chain, shape: tuple[int, ...], dtype: Any) -> None:
-        self.chain, self.shape, self.dtype = chain, shape, dtype
-        self.ndim, self.size = len(shape), math.prod(shape)
+        super().__init__(shape, dtype)
+        self.chain = chain
+
+    def compute(self, tensor: Tensor) -> None:
+        self.chain.compute()
 
 
 class _Chain:
@@ -124,7 +164,7 @@ class _Chain:
         self.computed = False
 
     def _due(self, node: Function, inputs: tuple[Tensor, ...], shape: Any, dtype: Any) -> Tensor:
-        (tensor,) = node.connect(inputs, (Due(self, shape, dtype),))
+        (tensor,) = node.connect(inputs, (_DueResult(self, shape, dtype),))
         return tensor
 
     def extend(self, node: Function, inputs: tuple[Tensor, ...]) -> Tensor | None:

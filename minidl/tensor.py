@@ -222,8 +222,8 @@ class Tensor:
         if thread.chain is not None:
             compute_waiting()
         if type(self.stored) is not np.ndarray:  # asked for so often that the usual goes first
-            if isinstance(self.stored, Due):  # waits in another thread
-                self.stored.chain.compute()
+            if isinstance(self.stored, Due):  # waits in another thread, or is a gradient
+                self.stored.compute(self)
             if is_on_gpu(self.stored):
                 self.stored.device.use()
         return self.stored

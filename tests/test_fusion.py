@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from conftest import oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -540,3 +541,104 @@ def test_one_pass_rectifies_a_gradient_and_sums_it_for_the_bias(shortcut, separa
     for a, b, c in zip(fused, apart, differentiable, strict=True):
         np.testing.assert_array_equal(a.data, b.data)
         np.testing.assert_array_equal(a.data, c.data)
+
+
+# ---- the gradient of max pooling ----
+
+
+def change_in_place(y):
+    with md.no_grad():
+        y.mul_(-1)
+    return y
+
+
+# What is computed from a ReLU's result y, and how often its gradient is rectified at full size.
+AFTER_RELU = {
+    "side by side": (lambda y: F.max_pool2d(y, 2), 0),
+    "overlapping": (lambda y: F.max_pool2d(y, 3, stride=2, padding=1), 0),
+    "large windows": (lambda y: F.max_pool2d(y, (9, 10), stride=7, ceil_mode=True), 0),
+    "pooled twice": (lambda y: F.max_pool2d(F.max_pool2d(y, 2), 3, stride=1), 0),
+    "a view of the result": (lambda y: F.max_pool2d(y, 2).flatten(1), 1),
+    "two poolings": (lambda y: F.max_pool2d(y, 2).sum() - F.max_pool2d(y, 3).sum(), 1),
+    "another use": (lambda y: F.max_pool2d(y, 2).sum() + (y * y).sum(), 1),
+    "changed in place": (lambda y: change_in_place(F.max_pool2d(y, 2)), 1),
+    "means": (lambda y: F.avg_pool2d(y, 2), 1),
+}
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("name", AFTER_RELU)
+def test_pooled_gradients_are_rectified_before_they_are_spread(name, biased, monkeypatch):
+    after, times = AFTER_RELU[name]
+    conv = md.nn.Conv2d(4, 4, 3, padding=1, bias=biased)
+    net = Net(lambda net, x: after(F.relu(conv(x))) * 2)
+    values = np.random.default_rng(0).integers(-1, 2, (2, 4, 132, 130)).astype(np.float32)
+    values[0, 0, 3:9, 3:9] = np.nan
+    x = md.tensor(values, requires_grad=True)
+    with md.no_grad():
+        conv.weight.copy_(md.tensor(np.sign(conv.weight.data)))  # sums with ties, zeros among them
+    inputs = [x, *conv.parameters()]
+    y = net(x)
+    gradient = md.randn(*y.shape)
+    expected = md.grad(net(x), inputs, gradient, create_graph=True)
+    kernel, shapes = cpu.relu_backward, []
+
+    def observed(dy, y, out=None, sums=None):
+        shapes.append(y.shape)
+        return kernel(dy, y, out, sums)
+
+    monkeypatch.setattr(cpu, "relu_backward", observed)
+    found = md.grad(y, inputs, gradient)
+    assert shapes.count(x.shape) == times
+    for a, b in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+    if biased:  # summed in another order
+        np.testing.assert_allclose(found[2].data, expected[2].data, rtol=1e-4, atol=1e-3)
+
+
+def test_rectified_pooled_gradients_equal_pytorch():
+    torch = oracle()
+    conv = md.nn.Conv2d(4, 4, 3, padding=1)
+    net = Net(lambda net, x: F.max_pool2d(F.relu(conv(x)), 3, stride=2, padding=1) * 2)
+    x = md.randn(2, 4, 33, 30, requires_grad=True)
+    y = net(x)
+    gradient = md.randn(*y.shape)
+    y.backward(gradient)
+    theirs = [torch.tensor(t.data, requires_grad=True) for t in (x, conv.weight, conv.bias)]
+    z = torch.conv2d(*theirs, padding=1).relu()
+    z = torch.max_pool2d(z, 3, stride=2, padding=1) * 2
+    z.backward(torch.tensor(gradient.data))
+    for ours, their in zip((x, conv.weight, conv.bias), theirs, strict=True):
+        np.testing.assert_allclose(ours.grad.data, their.grad.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("who", ["a hook of it", "y", "a hook of the pooling", "a caller"])
+def test_who_asks_for_the_gradient_between_gets_all_of_it(who):
+    conv, between = md.nn.Conv2d(4, 4, 3, padding=1), []
+
+    def forward(net, x):
+        between[:] = [F.relu(conv(x))]
+        between.append(F.max_pool2d(between[0], 2))
+        return between[1] * 2
+
+    net, x, gradient = Net(forward), md.randn(2, 4, 8, 8), md.randn(2, 4, 4, 4)
+    (weight_gradient,) = md.grad(net(x), conv.weight, gradient)
+    z = net(x)
+    y, pooled = between
+    (expected,) = md.grad(z, y, gradient, create_graph=True)
+    assert (expected.data[y.data == 0] != 0).any()  # of zeros only, the first one wins
+    seen = []
+    if who == "a hook of it":
+        y.register_hook(seen.append)
+    elif who == "y":
+        y.retain_grad()
+    elif who == "a hook of the pooling":
+        pooled.register_hook(seen.append)
+        expected = gradient * 2
+    else:
+        seen, dweight = md.grad(z, [y, conv.weight], gradient)
+        seen, conv.weight.grad = [seen], dweight
+    if who != "a caller":
+        z.backward(gradient)
+    np.testing.assert_array_equal((y.grad if who == "y" else seen[0]).data, expected.data)
+    np.testing.assert_array_equal(conv.weight.grad.data, weight_gradient.data)

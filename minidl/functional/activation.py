@@ -6,6 +6,7 @@ from typing import Any
 
 from .._kernels import array_namespace, kernels_for
 from ..autograd import Function, is_grad_enabled
+from ..fusion import DueGradient
 from ..precision import raised
 from ..tensor import Tensor, tensor_method
 from .elementwise import exp, floating, minimum, sigmoid, tanh, where
@@ -48,9 +49,25 @@ class Relu(Function):
         if self.left_to_first and not is_grad_enabled():
             return dy
         if self.may_overwrite:
-            kernels_for(dy.data).relu_backward(dy.data, y.data, out=dy.data)
-            return dy
+            return Tensor.from_operation(rectified_gradient(dy, y, True), None, 0)
         return ReluGrad().apply(dy, y)
+
+
+def rectified_gradient(
+    dy: Tensor, y: Tensor, may_overwrite: bool, sums: list[Any] | None = None
+) -> Any:
+    """dy where y > 0, else 0, as an array; in the place of dy's if that may be overwritten.
+
+    `sums` may receive those over images and pixels. The gradient of a max pooling is rectified
+    before it is spread out, see `DueGradient`.
+    """
+    kernels, due = kernels_for(y.data), dy.stored
+    if may_overwrite and isinstance(due, DueGradient):
+        kernels.relu_backward(due.dy, due.y, due.dy, sums)
+        due.y = None  # free it before dx takes its memory
+        return due.spread(due.dy)
+    out = dy.data if may_overwrite else None
+    return kernels.relu_backward(dy.data, y.data, out, sums)
 
 
 class ReluGrad(Function):

@@ -22,6 +22,7 @@ from .._kernels.geometry import Padding, Pair, conv_output_size, conv_padding, p
 from ..autograd import Function, is_grad_enabled
 from ..precision import lowered
 from ..tensor import Tensor
+from .activation import rectified_gradient
 from .checks import check_floating, check_images
 
 __all__ = ["col2im", "conv2d", "im2col"]
@@ -75,8 +76,7 @@ class Conv2d(Function):
         dx = dweight = None
         sums: list[Any] = []
         if rectified is not None and not is_grad_enabled():
-            out = dy.data if self.may_overwrite else None
-            passed = kernels_for(dy.data).relu_backward(dy.data, rectified.data, out, sums)
+            passed = rectified_gradient(dy, rectified, self.may_overwrite, sums)
             dy = Tensor.from_operation(passed, None, 0)
         if self.needs[0]:
             dx = Conv2dInputGrad(self.geometry, input_shape).apply(dy, weight)

@@ -12,6 +12,7 @@ from typing import Any
 from .._kernels import kernels_for
 from .._kernels.geometry import Pair, pair, pool_output_size
 from ..autograd import Function
+from ..fusion import DueGradient
 from ..tensor import Tensor
 from .checks import check_images
 
@@ -21,18 +22,28 @@ __all__ = ["adaptive_avg_pool2d", "avg_pool2d", "max_pool2d"]
 class MaxPool2d(Function):
     """x (N, C, H, W) -> y (N, C, P, Q); keeps the switches: where each window's winner was."""
 
+    overwrites_gradient = True
+
     def __init__(self, **window: Any) -> None:
         self.window = window
 
     def forward(self, x: Any) -> Any:
         self.input_shape = x.shape
         y, switches = kernels_for(x).max_pool2d_forward(x, **self.window)
-        self.save(switches)
+        self.save(switches, y)
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
-        (switches,) = self.saved
-        return MaxPool2dGrad(self.input_shape, **self.window).apply(dy, switches)
+        switches, y = self.saved_if_unchanged
+        operation = MaxPool2dGrad(self.input_shape, **self.window)
+        if y is None or not self.may_overwrite:
+            return operation.apply(dy, switches)
+
+        def spread(array: Any) -> Any:
+            return operation.apply(Tensor.from_operation(array, None, 0), switches).data
+
+        due = DueGradient(self.input_shape, dy.data, y.data, spread)
+        return Tensor.from_operation(due, None, 0)
 
 
 class MaxPool2dGrad(Function):
