@@ -23,8 +23,8 @@ from .planes cimport (
     Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
 )
 from .simd cimport (
-    GOES_ON, NORM, NORMALISE, RECTIFY, Run, columns_of_strip, convolve_pixels, convolve_tile,
-    line_up, minidl_instruction_set, real, rows_of_strip, vector_length,
+    AHEAD, GOES_ON, MAX_LANES, NORM, NORMALISE, RECTIFY, Run, columns_of_strip,
+    convolve_pixels, convolve_tile, line_up, minidl_instruction_set, real, rows_of_strip, vector_length,
 )
 
 cdef enum:
@@ -244,7 +244,7 @@ cdef void multiply(
     cdef Py_ssize_t tiles_done = 0
     cdef Py_ssize_t image_plane = job.layout.height * job.layout.width
     cdef Py_ssize_t n = positions(&job.numbering, band), strips = (n + nr - 1) // nr
-    cdef Py_ssize_t pixels, vectors, n_runs, a_row
+    cdef Py_ssize_t pixels, vectors, n_runs, a_row, ahead_row, ahead_step
     cdef const Py_ssize_t *shifts = NULL
     cdef const Py_ssize_t *first_run = scratch.first_target
     cdef bint first = channel0 == 0, last = channel0 + count == channels
@@ -274,11 +274,14 @@ cdef void multiply(
                 continue                                    # between two images
             pixels = min(nr, n - b * nr)
             vectors = (pixels + vl - 1) // vl
-            if last:
-                ahead = line_ahead(job, x, next_band, tiles_done)
+            if b == 0 and a_row > 1 and a + 1 < job.packed_from:
+                ahead = a_strip + mr * a_row                # the next rows of the weight
+                ahead_row, ahead_step = a_row, 64 // sizeof(real)
             else:
-                ahead = line_ahead(job, x + (channel0 + count) * image_plane, band, tiles_done)
-            tiles_done += 1
+                ahead = line_ahead(job, x, next_band, tiles_done) if last else line_ahead(
+                    job, x + (channel0 + count) * image_plane, band, tiles_done)
+                ahead_row, ahead_step = image_plane, AHEAD * image_plane
+                tiles_done += 1
             b_strip = collected + b * k * nr if job.collected else planes + b * nr
             if run.len == vectors * vl and job.target.col == 1 and rows == mr:
                 convolve_tile(
@@ -286,7 +289,7 @@ cdef void multiply(
                     y + a * mr * job.y_plane + run.place, job.y_plane, of_strip,
                     residual + a * mr * job.y_plane + run.place
                     if last and residual != NULL else NULL,
-                    flags, ahead, image_plane,
+                    flags, ahead, ahead_row, ahead_step,
                 )
                 continue
             extra = NULL
@@ -301,11 +304,11 @@ cdef void multiply(
                                 of_strip, flags)
                 if last:                                    # nothing more but to finish
                     convolve_tile(0, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip,
-                                  extra, flags | GOES_ON, ahead, image_plane)
+                                  extra, flags | GOES_ON, ahead, ahead_row, ahead_step)
             else:
                 convolve_tile(
                     k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip, extra, flags,
-                    ahead, image_plane,
+                    ahead, ahead_row, ahead_step,
                 )
             if last:
                 write_tile(job, tile, nr, rows, run, n_runs, y + a * mr * job.y_plane)
@@ -379,6 +382,8 @@ cdef Band choose_bands(
     job.numbering.image_rows = layout.rows
     job.numbering.span = 0
     job.channel_block = min(channels, max(<Py_ssize_t>1, MOST_DEPTH // job.n_taps))
+    if job.channel_block > MAX_LANES:                       # so that `few` pixels fill vectors
+        job.channel_block -= job.channel_block % MAX_LANES
     dense = best_band(
         &job.numbering, images, channels, work, vl,
         min(MOST_POSITIONS, MOST_STAGED // (job.channel_block * job.n_taps)), 0

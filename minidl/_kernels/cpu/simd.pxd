@@ -62,6 +62,7 @@ cdef extern from "kernels.h" nogil:
         const void *end
 
     enum:
+        AHEAD
         GOES_ON
         PAST_CACHES
         RECTIFY
@@ -79,7 +80,7 @@ cdef extern from "kernels.h" nogil:
         void (*product)(Py_ssize_t, const float *, const float *, float *, int) noexcept nogil
         void (*convolve)(Py_ssize_t, const float *, Py_ssize_t, const float *, const Py_ssize_t *,
                          Py_ssize_t, float *, Py_ssize_t, const float *, const float *,
-                         int, const float *, Py_ssize_t) noexcept nogil
+                         int, const float *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*convolve_pixels)(Py_ssize_t, const float *, Py_ssize_t, const float *, Py_ssize_t,
                                 float *, Py_ssize_t, const float *, int) noexcept nogil
         void (*line_up)(const float *, const Py_ssize_t *, Py_ssize_t, const Run *, Py_ssize_t,
@@ -156,7 +157,7 @@ cdef extern from "kernels.h" nogil:
         void (*product)(Py_ssize_t, const double *, const double *, double *, int) noexcept nogil
         void (*convolve)(Py_ssize_t, const double *, Py_ssize_t, const double *, const Py_ssize_t *,
                          Py_ssize_t, double *, Py_ssize_t, const double *, const double *,
-                         int, const double *, Py_ssize_t) noexcept nogil
+                         int, const double *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*convolve_pixels)(Py_ssize_t, const double *, Py_ssize_t, const double *, Py_ssize_t,
                                 double *, Py_ssize_t, const double *, int) noexcept nogil
         void (*line_up)(const double *, const Py_ssize_t *, Py_ssize_t, const Run *, Py_ssize_t,
@@ -270,15 +271,15 @@ cdef inline Py_ssize_t sums_of_dots(const real *_) noexcept nogil:
 cdef inline void convolve_tile(
     Py_ssize_t k, const real *a, Py_ssize_t a_row, const real *b, const Py_ssize_t *rows,
     Py_ssize_t vectors, real *c, Py_ssize_t ld, const real *bias, const real *residual, int flags,
-    const real *ahead, Py_ssize_t ahead_step
+    const real *ahead, Py_ssize_t ahead_row, Py_ssize_t ahead_step
 ) noexcept nogil:
     if real is float:
         minidl_kernels_f32().convolve(
-            k, a, a_row, b, rows, vectors, c, ld, bias, residual, flags, ahead, ahead_step
+            k, a, a_row, b, rows, vectors, c, ld, bias, residual, flags, ahead, ahead_row, ahead_step
         )
     else:
         minidl_kernels_f64().convolve(
-            k, a, a_row, b, rows, vectors, c, ld, bias, residual, flags, ahead, ahead_step
+            k, a, a_row, b, rows, vectors, c, ld, bias, residual, flags, ahead, ahead_row, ahead_step
         )
 
 

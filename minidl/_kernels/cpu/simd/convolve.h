@@ -4,12 +4,13 @@
  * eight of them side by side is no slower than reading a packed strip (a_row = 1, one step after
  * the other), and saves the packing, which counts where there are few pixels. Tiles at the end of
  * the pixels are one or two vectors wide. While it multiplies, a tile has the cache fetch what will
- * be needed later, a line for two steps: ahead, ahead + ahead_step and so on, unless NULL.
+ * be needed later, a line for two steps, unless `ahead` is NULL: one in each of AHEAD rows that lie
+ * ahead_row apart, then, ahead_step further, again.
  */
 static inline __attribute__((always_inline)) void CAT(convolve_tile, SUFFIX)(
     const int vectors, ptrdiff_t k, const T *a, ptrdiff_t a_row, const ptrdiff_t a_step, const T *b,
     const ptrdiff_t *rows, T *c, ptrdiff_t ld, const T *bias, const T *residual, int flags,
-    const T *ahead, ptrdiff_t ahead_step) {
+    const T *ahead, ptrdiff_t ahead_row, ptrdiff_t ahead_step) {
     VEC acc[MR][NV];
     memset(acc, 0, sizeof acc);
     for (int i = 0; i < MR; ++i) { /* the cache fetches these while the product is computed */
@@ -20,7 +21,8 @@ static inline __attribute__((always_inline)) void CAT(convolve_tile, SUFFIX)(
     }
     for (ptrdiff_t step = 0; step < k; ++step, a += a_step) {
         const T *from = rows != NULL ? b + rows[step] : b + step * NR;
-        __builtin_prefetch(ahead + (step >> 1) * ahead_step, 0, 2);
+        const size_t line = (size_t)step / 2;
+        __builtin_prefetch(ahead + line % AHEAD * ahead_row + line / AHEAD * ahead_step, 0, 2);
         VEC row[NV];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) row[v] = *(const VEC *)(from + v * VL);
@@ -50,11 +52,11 @@ static inline __attribute__((always_inline)) void CAT(convolve_tile, SUFFIX)(
 static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *b,
                                   const ptrdiff_t *rows, ptrdiff_t vectors, T *c, ptrdiff_t ld,
                                   const T *bias, const T *residual, int flags, const T *ahead,
-                                  ptrdiff_t ahead_step) {
-    if (ahead == NULL) ahead = a, ahead_step = 0;
+                                  ptrdiff_t ahead_row, ptrdiff_t ahead_step) {
+    if (ahead == NULL) ahead = a, ahead_row = ahead_step = 0;
 #define WIDE(COUNT, A_ROW, A_STEP)                                                               \
     CAT(convolve_tile, SUFFIX)(COUNT, k, a, A_ROW, A_STEP, b, rows, c, ld, bias, residual, flags, \
-                               ahead, ahead_step)
+                               ahead, ahead_row, ahead_step)
 #define TILE(A_ROW, A_STEP)             \
     if (vectors == 1)                   \
         WIDE(1, A_ROW, A_STEP);         \
@@ -71,32 +73,44 @@ static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row, cons
 #undef WIDE
 }
 
-/* c[i][j] = or += row i of a times column j, k elements side by side, for i < MR and j < pixels:
- * for pixels that would fill only a little of a vector. */
+/* c[i][j] = or += row i of a times column j, k elements side by side, for i < MR and j < count. */
+static inline __attribute__((always_inline)) void CAT(convolve_few, SUFFIX)(
+    const int count, ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *columns, T *c, ptrdiff_t ld,
+    const T *bias, int flags) {
+    const ptrdiff_t whole = k / VL * VL;
+    VEC acc[2 * MR]; /* those of a column that is not there stay 0 */
+    T sums[2 * MR];
+    memset(acc, 0, sizeof acc);
+    for (ptrdiff_t step = 0; step < whole; step += VL) {
+        VEC column[2];
+#pragma GCC unroll 2
+        for (int j = 0; j < count; ++j) column[j] = *(const VEC *)(columns + j * k + step);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+            const VEC row = *(const VEC *)(a + i * a_row + step);
+#pragma GCC unroll 2
+            for (int j = 0; j < count; ++j) acc[j * MR + i] += row * column[j];
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * MR; i += VL) *(VEC *)(sums + i) = CAT(sums_of_lanes, SUFFIX)(acc + i);
+    for (int j = 0; j < count; ++j) {
+        for (int i = 0; i < MR; ++i) {
+            T sum = sums[j * MR + i];
+            for (ptrdiff_t step = whole; step < k; ++step)
+                sum += a[i * a_row + step] * columns[j * k + step];
+            c[i * ld + j] = sum + (flags & GOES_ON ? c[i * ld + j] : bias[i]);
+        }
+    }
+}
+
+/* For pixels that would fill only a little of a vector. */
 static void CAT(convolve_pixels, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row,
                                          const T *columns, ptrdiff_t pixels, T *c, ptrdiff_t ld,
                                          const T *bias, int flags) {
-    const ptrdiff_t whole = k / VL * VL;
-    for (ptrdiff_t j = 0; j < pixels; ++j, columns += k) {
-        VEC acc[MR];
-        memset(acc, 0, sizeof acc);
-        for (ptrdiff_t step = 0; step < whole; step += VL) {
-            const VEC column = *(const VEC *)(columns + step);
-#pragma GCC unroll 8
-            for (int i = 0; i < MR; ++i) acc[i] += *(const VEC *)(a + i * a_row + step) * column;
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) {
-            T sums[VL];
-            memcpy(sums, &acc[i], sizeof sums);
-#pragma GCC unroll 4
-            for (int half = VL / 2; half > 0; half /= 2)
-                for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-            for (ptrdiff_t step = whole; step < k; ++step)
-                sums[0] += a[i * a_row + step] * columns[step];
-            c[i * ld + j] = sums[0] + (flags & GOES_ON ? c[i * ld + j] : bias[i]);
-        }
-    }
+    for (; pixels > 1; pixels -= 2, columns += 2 * k, c += 2)
+        CAT(convolve_few, SUFFIX)(2, k, a, a_row, columns, c, ld, bias, flags);
+    if (pixels > 0) CAT(convolve_few, SUFFIX)(1, k, a, a_row, columns, c, ld, bias, flags);
 }
 
 /* strip[row][run.at ...] = source[shifts[row] + run.place ...] */

@@ -143,19 +143,6 @@ static void CAT(correlate, SUFFIX)(ptrdiff_t depth, const T *weight, ptrdiff_t w
 #undef TILES
 }
 
-/* Lane i of the result is the sum of v[i]'s lanes: a round interleaves two vectors and adds the
- * halves. */
-static inline __attribute__((always_inline)) VEC CAT(sums_of_lanes, SUFFIX)(VEC *v) {
-#pragma GCC unroll 8
-    for (int half = VL / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-        for (int i = 0; i < half; ++i)
-            v[i] = CAT(INTERLEAVE_LOW, VL)(INTS, v[i], v[i + half]) +
-                   CAT(INTERLEAVE_HIGH, VL)(INTS, v[i], v[i + half]);
-    }
-    return v[0];
-}
-
 static inline __attribute__((always_inline)) void CAT(correlations_tile, SUFFIX)(
     ptrdiff_t length, const T *dy, const ptrdiff_t *dy_rows, ptrdiff_t used, const T *x,
     const ptrdiff_t *shifts, T *dw, ptrdiff_t dw_step, const int rows, const int columns) {

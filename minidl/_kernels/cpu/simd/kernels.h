@@ -58,6 +58,7 @@ typedef struct {
 
 enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4, PAST_CACHES = 8 };
 #define NORM 3 /* numbers that normalise a channel: its mean, scale and shift */
+#define AHEAD 8 /* rows that convolve.h fetches from side by side */
 #define GROUPED_STRIP 4 /* output channels that grouped.h works on at once */
 #define MAX_LANES 16 /* elements of a vector */
 #define LRN_TILE 256 /* pixels whose channels local response normalisation works on together */
@@ -75,7 +76,7 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4, PAST_CACHES = 8 };
         void (*convolve)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *b,                    \
                          const ptrdiff_t *rows, ptrdiff_t vectors, T *c, ptrdiff_t ld,            \
                          const T *bias, const T *residual, int flags, const T *ahead,             \
-                         ptrdiff_t ahead_step);                                                   \
+                         ptrdiff_t ahead_row, ptrdiff_t ahead_step);                              \
         void (*convolve_pixels)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *columns,       \
                                 ptrdiff_t pixels, T *c, ptrdiff_t ld, const T *bias, int flags);  \
         void (*line_up)(const T *source, const ptrdiff_t *shifts, ptrdiff_t rows,                 \

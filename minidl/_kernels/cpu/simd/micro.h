@@ -48,6 +48,19 @@ static void CAT(product, SUFFIX)(ptrdiff_t k, const T *a, const T *b, T *tile, i
     }
 }
 
+/* Lane i of the result is the sum of v[i]'s lanes: a round interleaves two vectors and adds the
+ * halves. */
+static inline __attribute__((always_inline)) VEC CAT(sums_of_lanes, SUFFIX)(VEC *v) {
+#pragma GCC unroll 8
+    for (int half = VL / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < half; ++i)
+            v[i] = CAT(INTERLEAVE_LOW, VL)(INTS, v[i], v[i + half]) +
+                   CAT(INTERLEAVE_HIGH, VL)(INTS, v[i], v[i + half]);
+    }
+    return v[0];
+}
+
 #include "thin.h"
 
 #include "outer.h"

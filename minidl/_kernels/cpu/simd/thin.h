@@ -6,8 +6,7 @@
  */
 
 /* DOT rows of a meet DOT rows of b, all consecutive along the summed dimension: no packing, two
- * loads for five multiply-adds. The lanes of the accumulators are added up in log2(VL) rounds: a
- * round interleaves two vectors and adds the halves, so that vector i ends up in lane i. */
+ * loads for five multiply-adds. */
 static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, const T *b,
                               const ptrdiff_t *b_rows, ptrdiff_t ahead, T *sums) {
     enum { GROUPS = (DOT * DOT + VL - 1) / VL };
@@ -39,16 +38,8 @@ static void CAT(dots, SUFFIX)(ptrdiff_t k, const T *a, const ptrdiff_t *a_rows, 
         for (int i = DOT * DOT; i < GROUPS * VL; ++i) acc[i] = (VEC){};
     }
 #pragma GCC unroll 8
-    for (int g = 0; g < GROUPS; ++g) {
-#pragma GCC unroll 8
-        for (int half = VL / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-            for (int i = g * VL; i < g * VL + half; ++i)
-                acc[i] = CAT(INTERLEAVE_LOW, VL)(INTS, acc[i], acc[i + half]) +
-                         CAT(INTERLEAVE_HIGH, VL)(INTS, acc[i], acc[i + half]);
-        }
-        *(VEC *)(sums + g * VL) += acc[g * VL];
-    }
+    for (int g = 0; g < GROUPS; ++g)
+        *(VEC *)(sums + g * VL) += CAT(sums_of_lanes, SUFFIX)(acc + g * VL);
 }
 
 /* c = a b for the first `used` rows of a strip of A, added to what c holds with GOES_ON. Rows of b
