@@ -29,7 +29,7 @@ import numpy as np
 
 from ._kernels import add, array_namespace
 from .device import check_same_device
-from .fusion import Due, compute_waiting, extend_waiting, may_wait, wait
+from .fusion import Due, compute_waiting, extend_waiting, may_wait, thread, wait
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -41,6 +41,7 @@ __all__ = [
     "enable_grad",
     "grad",
     "is_grad_enabled",
+    "is_observed",
     "no_grad",
     "observe_operations",
     "run_backward",
@@ -135,6 +136,11 @@ def observe_operations(observer: Observer) -> Iterator[None]:
         yield
     finally:
         _observation.observer = previous
+
+
+def is_observed() -> bool:
+    """Whether `observe_operations` is in force in this thread."""
+    return _observation.observer is not None
 
 
 class Version:
@@ -274,7 +280,9 @@ class Function:
         later = extend_waiting(self, inputs) if observer is None else None
         if later is not None:
             return later
-        arrays = _distinct_arrays(inputs)
+        arrays = [tensor.data for tensor in inputs]
+        if True in self.needs:
+            _make_distinct(arrays, inputs)
         check_same_device(self.name, arrays)
         if observer is None and may_wait(self, arrays):
             return wait(self, inputs, arrays)
@@ -283,6 +291,8 @@ class Function:
         results = result if isinstance(result, tuple) else (result,)
         tensors = self.connect(inputs, results)
         self.keep(inputs, arrays, results, tensors)
+        if thread.recorder is not None:
+            thread.recorder(self, arrays, {}, [tensor.stored for tensor in tensors])
         if observer is not None:
             observer(self, inputs, tensors)
         return tensors if isinstance(result, tuple) else tensors[0]
@@ -338,15 +348,13 @@ def _edge(tensor: Tensor) -> Edge:
     return (tensor, 0) if tensor.grad_fn is None else (tensor.grad_fn, tensor.output_index)
 
 
-def _distinct_arrays(inputs: Sequence[Tensor]) -> list[Any]:
-    """The inputs' arrays, so that an array tells which tensor it belongs to (see `_keep`)."""
-    arrays = [tensor.data for tensor in inputs]
+def _make_distinct(arrays: list[Any], inputs: Sequence[Tensor]) -> None:
+    """Let each of the inputs' arrays tell which tensor it belongs to (see `_keep`)."""
     if len(arrays) > 1 and len(set(map(id, arrays))) < len(arrays):
         owners: dict[int, Tensor] = {}
         for i, (array, tensor) in enumerate(zip(arrays, inputs, strict=True)):
             if owners.setdefault(id(array), tensor) is not tensor:
                 arrays[i] = array.view()
-    return arrays
 
 
 class _Saved:

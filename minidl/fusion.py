@@ -27,7 +27,8 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,7 @@ __all__ = [
     "extend_waiting",
     "in_forward",
     "may_wait",
+    "recorded",
     "take_moments",
     "thread",
     "wait",
@@ -54,9 +56,22 @@ __all__ = [
 class _Thread(threading.local):
     depth = 0  # how many modules' forwards are running, one within the other
     chain: _Chain | None = None  # what waits
+    recorder: Callable[..., None] | None = None  # what `recorded` calls
 
 
 thread = _Thread()
+
+
+@contextmanager
+def recorded(recorder: Callable[..., None]) -> Iterator[None]:
+    """Call `recorder(operation, inputs, options, outputs)` for each `forward` of this thread, in
+    order: with the arrays it took, its keyword arguments and the arrays it returned."""
+    compute_waiting()
+    previous, thread.recorder = thread.recorder, recorder
+    try:
+        yield
+    finally:
+        thread.recorder = previous
 
 
 class _InForward:
@@ -206,6 +221,8 @@ class _Chain:
         if self.moments is not None:
             self.options["moments"] = self.moments
         y = self.last.stored = self.first.forward(*self.arrays, **self.options)
+        if thread.recorder is not None:
+            thread.recorder(self.first, self.arrays, self.options, [y])
         self.first.keep(self.inputs, self.arrays, (y,), (self.last,))
         for node, _ in self.others:
             node.adopt(y, self.first)
@@ -216,7 +233,10 @@ class _Chain:
         for (node, arrays), result in zip(
             ((self.first, self.arrays), *self.others), results, strict=True
         ):
-            y = node.forward(*arrays) if node is self.first else node.forward(y, *arrays)
+            taken = arrays if node is self.first else [y, *arrays]
+            y = node.forward(*taken)
+            if thread.recorder is not None:
+                thread.recorder(node, taken, {}, [y])
             if result is not None:
                 result.stored = y
             node.keep(self.inputs, self.arrays, (y,), () if result is None else (result,))

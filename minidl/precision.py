@@ -19,7 +19,7 @@ import numpy as np
 
 from .dtypes import float32, is_floating
 
-__all__ = ["PRECISIONS", "autocast", "is_lowered", "lowered", "raised"]
+__all__ = ["PRECISIONS", "autocast", "is_lowered", "lowered", "product_dtype", "raised"]
 
 PRECISIONS = ("bf16", "fp16")
 
@@ -61,6 +61,11 @@ def _dtype(precision: str) -> np.dtype:
         return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     except ModuleNotFoundError:
         raise RuntimeError("bf16 needs the package ml_dtypes: pip install ml_dtypes") from None
+
+
+def product_dtype() -> np.dtype | None:
+    """The dtype in which `autocast` lets products be computed; None outside of it."""
+    return _precision.dtype
 
 
 def lowered(*operands: Any) -> tuple[Any, ...]:

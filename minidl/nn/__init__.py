@@ -21,6 +21,7 @@ from .module import Module
 from .normalisation import BatchNorm2d, LocalResponseNorm
 from .parameter import Parameter
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from .replay import Replay
 
 __all__ = [
     "ELU",
@@ -43,6 +44,7 @@ __all__ = [
     "ModuleList",
     "Parameter",
     "ReLU",
+    "Replay",
     "ScaledTanh",
     "Sequential",
     "Sigmoid",

@@ -35,6 +35,8 @@ def fuse(model: Module, input_shape: Sequence[int] | None = None) -> Module:
     `Identity`, and their hooks are gone. Which layer follows which is found by applying the network
     to an image without pixels.
 
+    With few images, `Replay` does without the Python between the layers too.
+
     The copy is for inference: it is in evaluation mode, its parameters do not require gradients,
     and training mode would not bring back what was folded. The model itself, in whatever mode it
     is, stays as it is.
@@ -63,7 +65,7 @@ def fuse(model: Module, input_shape: Sequence[int] | None = None) -> Module:
     if not isinstance(model, Module):
         raise TypeError(f"fuse: model must be a Module, got {type(model).__name__}")
     shape = input_shape_of("fuse", model, input_shape)
-    fused = copy.deepcopy(model).eval()
+    fused = copy.deepcopy(model)
     superfluous: set[Module] = {m for m in fused.modules() if isinstance(m, Dropout)}
     for conv, norm in _pairs(fused, (1, *shape)):
         _fold(conv, norm)
@@ -75,7 +77,7 @@ def fuse(model: Module, input_shape: Sequence[int] | None = None) -> Module:
     for parameter in fused.parameters():
         parameter.requires_grad = False
         parameter.grad = None
-    return fused
+    return fused.eval()
 
 
 def _pairs(model: Module, shape: Sequence[int]) -> list[tuple[Conv2d, BatchNorm2d]]:
