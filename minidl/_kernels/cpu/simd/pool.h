@@ -9,7 +9,16 @@
  */
 #define STREAMS 4 /* vectors in flight: comparing and choosing take long, but can overlap */
 #define STEP (STREAMS * VL)
+#define BYTE_VEC CAT(bytes, SUFFIX)
 #define SELECT(mask, a, b) ((VEC)(((mask) & (INTS)(a)) | (~(mask) & (INTS)(b))))
+
+typedef uint8_t BYTE_VEC __attribute__((vector_size(VL))); /* as many as a vector has elements */
+
+/* Whether the windows are 2 x 2, one beside the other from the plane's corner on. */
+static inline int CAT(side_by_side, SUFFIX)(const Pooling *g) {
+    return g->window_h == 2 && g->window_w == 2 && g->stride_h == 2 && g->stride_w == 2 &&
+           g->top == 0 && g->left == 0;
+}
 
 /* Copy in whole vectors, which may overrun `count`, as long as `room` elements are there. */
 static inline void CAT(copy_row, SUFFIX)(const T *from, ptrdiff_t count, ptrdiff_t room, T *to) {
@@ -80,6 +89,46 @@ static uint8_t CAT(first_tap, SUFFIX)(const Pooling *g, ptrdiff_t p, ptrdiff_t q
     return (above > 0 ? above : 0) * g->window_w + (before > 0 ? before : 0);
 }
 
+/* Windows of 2 x 2 side by side, all of them within the plane: nothing needs to be laid out. */
+static void CAT(largest_of_four, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
+                                         ptrdiff_t last, T *y, uint8_t *switches) {
+    const ptrdiff_t cols = g->cols;
+    for (ptrdiff_t p = first; p < last; ++p) {
+        for (ptrdiff_t q = 0; q < cols; q += VL) {
+            const T *from = x + 2 * p * g->width + 2 * q;
+            const ptrdiff_t room = (g->height - 2 * p - 1) * g->width - 2 * q;
+            const ptrdiff_t count = cols - q < VL ? cols - q : VL;
+            VEC pair[2] = {{0}}, taps[4];
+            for (int r = 0; r < 2; ++r, from += g->width) {
+                if (room >= 2 * VL)
+                    memcpy(pair, from, sizeof pair);
+                else
+                    memcpy(pair, from, 2 * count * sizeof(T));
+                taps[2 * r] = CAT(EVEN, VL)(INTS, pair[0], pair[1]);
+                taps[2 * r + 1] = CAT(ODD, VL)(INTS, pair[0], pair[1]);
+            }
+            VEC best = taps[0];
+            INTS winner = {0};
+#pragma GCC unroll 4
+            for (int tap = 1; tap < 4; ++tap) {
+                const INTS wins = ~(taps[tap] <= best) & (best == best); /* as in max_pool */
+                best = SELECT(wins, taps[tap], best);
+                winner = (wins & (INT)tap) | (~wins & winner);
+            }
+            const BYTE_VEC bytes = __builtin_convertvector(winner, BYTE_VEC);
+            T *to = y + p * cols + q;
+            uint8_t *to_switches = switches + p * cols + q;
+            if ((last - p) * cols >= q + VL) { /* what is too much is overwritten by the next row */
+                memcpy(to, &best, sizeof best);
+                memcpy(to_switches, &bytes, sizeof bytes);
+            } else {
+                memcpy(to, &best, count * sizeof(T));
+                memcpy(to_switches, &bytes, count);
+            }
+        }
+    }
+}
+
 static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first, ptrdiff_t last,
                                   T *scratch, T *y, uint8_t *switches) {
     const ptrdiff_t taps = g->window_h * g->window_w, count = (last - first) * g->pitch;
@@ -87,6 +136,10 @@ static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
     INT *restrict winners = (INT *)(values + count + SLACK);
     uint8_t *restrict bytes = (uint8_t *)(winners + count + SLACK);
     INT none = 0;
+    if (CAT(side_by_side, SUFFIX)(g) && 2 * g->rows <= g->height && 2 * g->cols <= g->width) {
+        CAT(largest_of_four, SUFFIX)(x, g, first, last, y, switches);
+        return;
+    }
     CAT(lay_out, SUFFIX)(x, g, first, last, -INFINITY, scratch);
     for (ptrdiff_t i = 0; i < count; i += STEP) {
         VEC best[STREAMS];
@@ -167,8 +220,8 @@ static void CAT(lay_out_gradient, SUFFIX)(const T *dy, const uint8_t *switches,
     for (ptrdiff_t i = 0; switches && i < at; ++i) winners[i] = bytes[i];
 }
 
-/* dx at the phase rows [first, last): those of the padded plane from first * stride_h on. They go to
- * `to`, which begins with the plane's row `top`; `slack` elements may follow the last. */
+/* dx at the phase rows [first, last): those of the padded plane from first * stride_h on. They go
+ * to `to`, which begins with the plane's row `top`; `slack` elements may follow the last. */
 static inline void CAT(collect, SUFFIX)(const T *dy, const uint8_t *switches,
                                         const T *row_divisors, const T *col_divisors,
                                         const Pooling *g, ptrdiff_t first, ptrdiff_t last,
@@ -230,13 +283,12 @@ static inline void CAT(collect, SUFFIX)(const T *dy, const uint8_t *switches,
  * reach beyond a row, into the next or the slack after the last. */
 static void CAT(deal_out, SUFFIX)(const T *dy, const uint8_t *switches, const Pooling *g,
                                   ptrdiff_t first, ptrdiff_t last, T *to) {
-    typedef uint8_t BYTE __attribute__((vector_size(VL))); /* VL of them */
     for (ptrdiff_t p = first; p < last; ++p) {
         const ptrdiff_t cols = p < g->rows ? g->cols : 0, room = (g->rows - p) * g->cols;
         for (ptrdiff_t a = 0; a < 2; ++a, to += g->width) {
             for (ptrdiff_t q = 0; q < cols; q += VL) {
                 VEC gradient = {0};
-                BYTE winner = {0};
+                BYTE_VEC winner = {0};
                 if (room >= q + VL) { /* reading a whole vector stays within the plane */
                     memcpy(&gradient, dy + p * cols + q, sizeof gradient);
                     memcpy(&winner, switches + p * cols + q, sizeof winner);
@@ -291,8 +343,7 @@ static inline void CAT(collect_and_put, SUFFIX)(const T *dy, const uint8_t *swit
 static void CAT(max_pool_backward, SUFFIX)(const T *dy, const uint8_t *switches, const Pooling *g,
                                            ptrdiff_t first, ptrdiff_t last, T *scratch, T *rows,
                                            T *dx) {
-    if (g->window_h == 2 && g->window_w == 2 && g->stride_h == 2 && g->stride_w == 2 &&
-        g->top == 0 && g->left == 0) {
+    if (CAT(side_by_side, SUFFIX)(g)) {
         CAT(deal_out, SUFFIX)(dy, switches, g, first, last, rows);
         CAT(put_rows, SUFFIX)(rows, g, first, last, dx);
     } else {
@@ -311,4 +362,5 @@ static void CAT(mean_pool_backward, SUFFIX)(const T *dy, const T *row_divisors,
 
 #undef STREAMS
 #undef STEP
+#undef BYTE_VEC
 #undef SELECT
