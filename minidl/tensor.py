@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 DLPACK_CPU = 1  # kDLCPU, the device type of main memory
+CACHE_LINE, LARGE = 64, 1 << 17  # bytes; of an array whose place in memory counts
 
 F = TypeVar("F")
 Method = Callable[..., "Tensor"]
@@ -734,8 +735,17 @@ def ones(
 def empty(
     *size: Any, dtype: Any = float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
-    """A tensor of whatever the memory holds, to be overwritten; see `zeros`."""
-    array = namespace_on(device).empty(_shape("empty", size), dtype)
+    """A tensor of whatever the memory holds, to be overwritten; see `zeros`.
+
+    A large one begins with a cache line: kernels that read weights of many megabytes need less time
+    where no vector lies in two lines.
+    """
+    xp, shape = namespace_on(device), _shape("empty", size)
+    array = xp.empty(shape, dtype)
+    if xp is np and array.nbytes >= LARGE:
+        memory = np.empty(array.nbytes + CACHE_LINE, np.uint8)
+        start = -memory.ctypes.data % CACHE_LINE
+        array = memory[start : start + array.nbytes].view(array.dtype).reshape(shape)
     return Tensor(array, requires_grad=requires_grad)
 
 

@@ -307,3 +307,11 @@ def test_importing_is_light():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_large_tensors_without_values_begin_with_a_cache_line():
+    for size in ((300, 301), (70_001,)):
+        x = md.empty(*size, dtype=md.float64)
+        assert x.data.ctypes.data % 64 == 0
+        assert x.data.flags.c_contiguous and x.data.flags.writeable
+        assert (x.shape, x.dtype) == (size, md.float64)
