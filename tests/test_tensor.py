@@ -313,5 +313,6 @@ def test_large_tensors_without_values_begin_with_a_cache_line():
     for size in ((300, 301), (70_001,)):
         x = md.empty(*size, dtype=md.float64)
         assert x.data.ctypes.data % 64 == 0
-        assert x.data.flags.c_contiguous and x.data.flags.writeable
+        assert x.data.flags.c_contiguous
+        assert x.data.flags.writeable
         assert (x.shape, x.dtype) == (size, md.float64)
