@@ -21,9 +21,10 @@ from libc.string cimport memcpy, memset
 from .packing cimport Tap, follow_window, pack_weight
 from .planes cimport (
     Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
+    raster_of,
 )
 from .simd cimport (
-    AHEAD, GOES_ON, MAX_LANES, NORM, NORMALISE, RECTIFY, Run, columns_of_strip,
+    AHEAD, GOES_ON, MAX_LANES, NORM, NORMALISE, RECTIFY, Raster, Run, columns_of_strip,
     convolve_pixels, convolve_tile, line_up, minidl_instruction_set, real, rows_of_strip, vector_length,
 )
 
@@ -77,6 +78,7 @@ cdef struct Job:
     Py_ssize_t channel_block            # channels in the planes, or in B, at once
     const Py_ssize_t *shifts            # of the rows of B, in planes of `channel_block` channels
     Grid source, target                 # pixels of planes or x, and of y
+    Raster raster                       # of x
     Py_ssize_t x_image_stride
     Py_ssize_t out_channels             # of a group
     Py_ssize_t y_plane
@@ -213,7 +215,7 @@ cdef void stage(
     if job.in_planes:
         fill_planes(
             x + first * job.layout.height * job.layout.width, job.x_image_stride, last - first,
-            job.layout, band, job.plane, planes + first * job.layout.phases * job.plane
+            job.layout, &job.raster, band, job.plane, planes + first * job.layout.phases * job.plane
         )
         x = planes
     if not job.collected:
@@ -425,6 +427,7 @@ cdef convolve_part(
         return
     cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), vl = vector_length(x)
     job.layout = layout
+    job.raster = raster_of(layout, x, job.images * job.x_image_stride)
     job.n_taps = n_taps
     job.depth = channels * n_taps
     job.size = choose_bands(&job, job.images, channels, job.strips * mr, nr, vl)

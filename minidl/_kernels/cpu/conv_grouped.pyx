@@ -12,7 +12,9 @@ from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from .planes cimport Band, Layout, Planes, band_at, best_band, count_bands, plane_size, positions
+from .planes cimport (
+    Band, Layout, Planes, band_at, best_band, count_bands, plane_size, positions, raster_of,
+)
 from .simd cimport (
     GROUPED_STRIP, MAX_LANES, NORM, Raster, correlate, correlations, lay_rows,
     minidl_fetch_to_write, real, vector_length, write_rows,
@@ -153,14 +155,12 @@ def convolve(
     cdef Py_ssize_t vector = vector_length(x0)
     cdef Job job
     job.layout = layout
-    job.source.height, job.source.width = layout.height, layout.width
-    job.source.step_h, job.source.step_w = layout.stride_h, layout.stride_w
     job.target.height, job.target.width = y.shape[2], y.shape[3]
     job.target.step_h, job.target.step_w = pixel_step
     job.channels = x.shape[1] // groups
     job.out_channels = y.shape[1] // groups
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
-    job.source.begin, job.source.end = x0, x0 + images * job.x_image_stride
+    job.source = raster_of(layout, x0, images * job.x_image_stride)
     job.y_image_stride = y.shape[1] * y.shape[2] * y.shape[3]
     job.phases = phase_ends.shape[0]
     job.relu = relu
@@ -290,14 +290,12 @@ def weight_gradient(
     cdef Py_ssize_t vector = vector_length(x0)
     cdef Job job
     job.layout = layout
-    job.source.height, job.source.width = layout.height, layout.width
-    job.source.step_h, job.source.step_w = layout.stride_h, layout.stride_w
     job.target.height, job.target.width = layout.rows, layout.cols
     job.target.step_h = job.target.step_w = 1
     job.channels = x.shape[1] // groups
     job.out_channels = dy.shape[1] // groups
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
-    job.source.begin, job.source.end = x0, x0 + images * job.x_image_stride
+    job.source = raster_of(layout, x0, images * job.x_image_stride)
     job.y_image_stride = dy.shape[1] * dy.shape[2] * dy.shape[3]
     job.target.begin, job.target.end = dy0, dy0 + images * job.y_image_stride
     job.images = images

@@ -19,9 +19,10 @@ from libc.string cimport memcpy
 from .buffers import empty
 from .planes cimport (
     Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
+    raster_of,
 )
 from .simd cimport (
-    columns_of_outer_product, outer_products, pack_a, pack_columns, real, rows_of_strip,
+    Raster, columns_of_outer_product, outer_products, pack_a, pack_columns, real, rows_of_strip,
 )
 
 cdef enum:
@@ -52,6 +53,7 @@ cdef extern from *:
 # What all tasks share.
 cdef struct Job:
     const Layout *layout
+    Raster raster                       # of x
     Py_ssize_t x_image_stride, dy_image_stride
     bint whole                          # the planes are the images
     bint pairs
@@ -86,7 +88,7 @@ cdef void pack_tile(
             )
         return
     count += layout.span * layout.pitch + layout.col_span
-    fill_planes(x, job.x_image_stride, channels, layout, band, job.plane, planes)
+    fill_planes(x, job.x_image_stride, channels, layout, &job.raster, band, job.plane, planes)
     for phase in range(layout.phases):
         pack_columns(planes + phase * job.plane, job.starts, channels, count,
                      packed + phase * job.plane * no)
@@ -141,7 +143,7 @@ cdef void add_band(
                 strips + i * job.strip + image * length * mr,
             )
     if job.pairs:
-        fill_planes(x, job.x_image_stride, job.channels, layout, band, job.plane, planes)
+        fill_planes(x, job.x_image_stride, job.channels, layout, &job.raster, band, job.plane, planes)
     for tile in range(first_tile, last_tile):
         pack_tile(job, x, band, tile, planes, packed)
         columns = min(no, (job.columns if job.pairs else job.channels) - tile * no)
@@ -222,6 +224,7 @@ def weight_gradient(
     job.layout = layout
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
     job.dy_image_stride = dy.shape[1] * dy.shape[2] * dy.shape[3]
+    job.raster = raster_of(layout, x0, images * job.x_image_stride)
     job.channels = channels
     job.columns = columns
 

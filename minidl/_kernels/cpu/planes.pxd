@@ -2,7 +2,7 @@
 
 from libc.string cimport memcpy, memset
 
-from .simd cimport real
+from .simd cimport Raster, lay_rows, real
 
 
 cdef struct Layout:
@@ -69,35 +69,24 @@ cdef inline Py_ssize_t count_bands(
     )
 
 
-cdef inline void copy_row(
-    const real *row, Py_ssize_t width, Py_ssize_t start, Py_ssize_t step, Py_ssize_t pitch,
-    real *target
+cdef inline Raster raster_of(
+    const Layout *layout, const real *images, Py_ssize_t elements
 ) noexcept nogil:
-    """target[j] = row[start + j * step], or zero where that lies outside the row."""
-    cdef Py_ssize_t low = min(pitch, max(<Py_ssize_t>0, (step - 1 - start) // step)) if start < 0 else 0
-    cdef Py_ssize_t high = max(low, min(pitch, (width - start + step - 1) // step)), j
-    if start >= width:
-        high = low
-    for j in range(low):
-        target[j] = 0
-    if step == 1:
-        memcpy(target + low, row + start + low, (high - low) * sizeof(real))
-    elif step == 2:                                     # compilers make vectors of this one
-        for j in range(low, high):
-            target[j] = row[start + j * 2]
-    else:
-        for j in range(low, high):
-            target[j] = row[start + j * step]
-    for j in range(high, pitch):
-        target[j] = 0
+    """Images as `lay_rows` looks at them."""
+    cdef Raster raster
+    raster.height, raster.width = layout.height, layout.width
+    raster.step_h, raster.step_w = layout.stride_h, layout.stride_w
+    raster.begin, raster.end = images, images + elements
+    return raster
 
 
 cdef inline void fill_planes(
     const real *images, Py_ssize_t image_stride, Py_ssize_t channels, const Layout *layout,
-    const Band *band, Py_ssize_t plane, real *target
+    const Raster *raster, const Band *band, Py_ssize_t plane, real *target
 ) noexcept nogil:
     """Copy `channels` channels of a band: target[channel][phase][row][column]."""
-    cdef Py_ssize_t c, phase, i, row, y, first, used
+    cdef Py_ssize_t c, phase, i, first, used, pixels = layout.height * layout.width
+    cdef Py_ssize_t rows = band.rows + layout.span
     cdef const real *source
     cdef real *to
     cdef bint whole_rows = (
@@ -107,26 +96,17 @@ cdef inline void fill_planes(
     for c in range(channels):
         for phase in range(layout.phases):
             for i in range(band.images):
-                source = (images + (band.image + i) * image_stride
-                          + c * layout.height * layout.width)
+                source = images + (band.image + i) * image_stride + c * pixels
                 to = target + i * layout.image_rows * layout.pitch
                 first = band.row + layout.first_row
-                if whole_rows and first >= 0 and first + band.rows + layout.span <= layout.height:
-                    memcpy(to, source + first * layout.width,
-                           (band.rows + layout.span) * layout.width * sizeof(real))
+                if whole_rows and first >= 0 and first + rows <= layout.height:
+                    memcpy(to, source + first * layout.width, rows * layout.width * sizeof(real))
                     continue
-                for row in range(band.rows + layout.span):
-                    y = (first + row) * layout.stride_h + layout.phase[2 * phase]
-                    if y < 0 or y >= layout.height:
-                        memset(to + row * layout.pitch, 0, layout.pitch * sizeof(real))
-                    else:
-                        copy_row(
-                            source + y * layout.width, layout.width,
-                            layout.first_col * layout.stride_w + layout.phase[2 * phase + 1],
-                            layout.stride_w, layout.pitch, to + row * layout.pitch,
-                        )
-            used = (
-                ((band.images - 1) * layout.image_rows + band.rows + layout.span) * layout.pitch
-            )
+                lay_rows(
+                    source, raster, first * layout.stride_h + layout.phase[2 * phase],
+                    layout.first_col * layout.stride_w + layout.phase[2 * phase + 1], rows,
+                    layout.pitch, pixels, to,
+                )
+            used = ((band.images - 1) * layout.image_rows + rows) * layout.pitch
             memset(target + used, 0, (plane - used) * sizeof(real))
             target += plane

@@ -11,16 +11,18 @@
 #define LENGTH_OF_ONE 8          /* likewise, a single row's: as many as hide the latency */
 #define TAPS_OF_ONE 9
 
-/* Copy `rows` rows from `row` on to rows of `pitch` elements: every step_w-th element from `col`
- * on, zero outside the image. Vectors may overrun a row, of x as long as they stay in its array.
- * What lies `ahead` is asked for meanwhile. */
+/* For the planes of all convolutions: copy `rows` rows from `row` on to rows of `pitch` elements,
+ * every step_w-th element from `col` on, zero outside the image. Vectors may overrun a row, of x as
+ * long as they stay in its array. What lies `ahead` is asked for meanwhile. */
 static void CAT(lay_rows, SUFFIX)(const T *x, const Raster *image, ptrdiff_t row, ptrdiff_t col,
                                   ptrdiff_t rows, ptrdiff_t pitch, ptrdiff_t ahead,
                                   T *restrict to) {
     const ptrdiff_t step = image->step_w, width = image->width;
     const ptrdiff_t reach = (pitch + VL - 1) / VL * VL * step;
-    const ptrdiff_t low = col < 0 ? (step - 1 - col) / step : 0;
-    const ptrdiff_t high = col < width ? (width - col + step - 1) / step : 0;
+    ptrdiff_t low = col < 0 ? (step - 1 - col) / step : 0;
+    ptrdiff_t high = col < width ? (width - col + step - 1) / step : 0;
+    low = low < pitch ? low : pitch;
+    high = high < low ? low : high < pitch ? high : pitch;
     INTS lanes;
     for (int i = 0; i < VL; ++i) lanes[i] = i;
     for (; rows > 0; --rows, row += image->step_h, to += pitch) {
@@ -32,7 +34,9 @@ static void CAT(lay_rows, SUFFIX)(const T *x, const Raster *image, ptrdiff_t row
         for (ptrdiff_t j = 0; j < width; j += 64 / sizeof(T))
             __builtin_prefetch(x + row * width + ahead + j);
         if (step > 2 || from < (const T *)image->begin || (const T *)image->end - from < reach) {
-            for (ptrdiff_t j = 0; j < pitch; ++j) to[j] = j >= low && j < high ? from[j * step] : 0;
+            for (ptrdiff_t j = 0; j < low; ++j) to[j] = 0;
+            for (ptrdiff_t j = low; j < high; ++j) to[j] = from[j * step];
+            for (ptrdiff_t j = high; j < pitch; ++j) to[j] = 0;
             continue;
         }
         for (ptrdiff_t j = 0; j < pitch; j += VL, from += step * VL) {
