@@ -228,6 +228,14 @@ class Function:
         """The shape that `forward` will return; operations with `epilogues` define it."""
         raise NotImplementedError(f"{type(self).__name__} does not define result_shape()")
 
+    def prepared(self, *arrays: Any, **epilogue: Any) -> Any:
+        """Of an operation that is to be repeated: a quicker function that returns what `forward`
+        does for a first array and a `residual`, or None, like these two. None if there is none.
+
+        It need not notice when other arrays change, and saves nothing for `backward`.
+        """
+        return None
+
     def operand(self, x: Tensor, arrays: list[Any]) -> Any:
         """What a `forward` before gets as `epilogue`, to take this operation on its result x and
         on the arrays of other inputs along; None if it cannot."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._kernels import kernels_for
+from .._kernels import conv2d_prepared, kernels_for
 from .._kernels.geometry import Padding, Pair, conv_output_size, conv_padding, pair
 from ..autograd import Function, is_grad_enabled
 from ..precision import lowered
@@ -69,6 +69,9 @@ class Conv2d(Function):
             y if self.rectifies_gradient else None,
         )
         return y
+
+    def prepared(self, x: Any, weight: Any, *bias: Any, **epilogue: Any) -> Any:
+        return conv2d_prepared(x, weight, *bias, **self.geometry.arguments(), **epilogue)
 
     def backward(self, dy: Tensor) -> Any:
         x, weight, rectified = self.saved

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._kernels.algorithm import get_conv_algorithm
+from .._kernels.cpu import get_num_threads
 from ..autograd import Function, is_grad_enabled, is_observed, no_grad
 from ..dtypes import is_floating
 from ..fusion import compute_waiting, recorded
@@ -31,9 +33,10 @@ class Replay(Module):
     results are the same, bit for bit. It is made for inference with few images, together with
     `fuse`.
 
-    Parameters and buffers may change between calls. What is not an operation on Tensors is not
-    repeated: branches that depend on values, random numbers, arrays changed with NumPy. Every
-    recording is therefore tried once, on random numbers, against `model` itself.
+    Parameters and buffers may change: that is noticed, if it is not done behind the back of their
+    Tensors, and costs a new recording. What is not an operation on Tensors is not repeated: branches
+    that depend on values, random numbers, arrays changed with NumPy. Every recording is therefore
+    tried once, on random numbers, against `model` itself.
 
     As long as a gradient could be asked for, a part of it is in training mode or has hooks, or
     operations are observed, a call applies `model` and nothing else.
@@ -63,13 +66,14 @@ class Replay(Module):
 
     def forward(self, x: Tensor) -> Any:
         """What `model(x)` returns."""
-        if self._parts.were_replaced():
+        if self._parts.have_changed():
             self._parts = _Parts(self.model)
             self._recordings.clear()
         if not isinstance(x, Tensor) or not is_floating(x.dtype) or not self._parts.are_used(x):
             return self.model(x)
         array = x.data
-        key = array.shape, array.dtype, x.device, product_dtype()
+        settings = product_dtype(), get_conv_algorithm(), get_num_threads()
+        key = array.shape, array.dtype, x.device, *settings
         recording = self._recordings.get(key)
         if recording is None:
             with no_grad():
@@ -93,6 +97,9 @@ class Replay(Module):
                 )
 
 
+_VERSION = attrgetter("version.value")
+
+
 class _Parts:
     """The modules and tensors of a network as they were, and whether they still are."""
 
@@ -100,6 +107,7 @@ class _Parts:
         self._modules = list(model.modules())
         self._tensors = [*model.parameters(), *model.buffers()]
         self._arrays = [tensor.data for tensor in self._tensors]
+        self._versions = list(map(_VERSION, self._tensors))
         self._hooks = [
             hooks for m in self._modules for hooks in (m._forward_pre_hooks, m._forward_hooks)
         ]
@@ -108,14 +116,15 @@ class _Parts:
         ]
         self._members = list(chain.from_iterable(map(dict.values, self._tables)))
 
-    def were_replaced(self) -> bool:
-        """Whether a part is another object now, or a tensor has another array."""
+    def have_changed(self) -> bool:
+        """Whether a part is another object now, or a tensor has other numbers."""
         members = list(chain.from_iterable(map(dict.values, self._tables)))
         arrays = map(attrgetter("stored"), self._tensors)
         return (
             len(members) != len(self._members)
             or not all(map(is_, members, self._members))
             or not all(map(is_, arrays, self._arrays))
+            or list(map(_VERSION, self._tensors)) != self._versions
         )
 
     def are_used(self, x: Tensor) -> bool:
@@ -129,19 +138,21 @@ class _Parts:
 class _Step(NamedTuple):
     """One operation on numbered values."""
 
-    operation: Function
+    function: Callable[..., Any]
     inputs: list[int]
     options: dict[str, Any]  # numbers, or tuples of them
     outputs: list[int]
     last_uses: list[int]  # what nobody asks for after it
+    operation: Function | None  # whose `forward` is the function
 
 
 class _Recording:
     """The operations of one forward pass. What they read and make has numbers; the input is 0."""
 
     def __init__(self, model: Module, x: Tensor) -> None:
-        self._values: list[Any] = [x.data]
-        self._numbers = {id(x.data): 0}
+        self._values: list[Any] = [x.data, None]
+        self._numbers = {id(x.data): 0, id(None): 1}
+        self._computed = {0}
         self._steps: list[_Step] = []
         with recorded(self._add):
             result = model(x)
@@ -158,7 +169,15 @@ class _Recording:
         before = [self._number(array) for array in inputs]
         places = {name: _mapped(self._number, value) for name, value in options.items()}
         after = [self._number(array) for array in outputs]
-        self._steps.append(_Step(operation, before, places, after, []))
+        changing = [before[0], places.get("residual", self._number(None))]
+        others = {*before[1:], *_leaves(places)} - {changing[1]}
+        quick = None if others & self._computed else operation.prepared(*inputs, **options)
+        if quick is None:
+            step = _Step(operation.forward, before, places, after, [], operation)
+        else:
+            step = _Step(quick, changing, {}, after, [], None)
+        self._computed.update(after)
+        self._steps.append(step)
 
     def _number(self, value: Any) -> int:
         number = self._numbers.setdefault(id(value), len(self._values))
@@ -176,13 +195,12 @@ class _Recording:
 
     def _keep_constants(self) -> None:
         """Let go of what is computed, and find out which operation is the last to need it."""
-        computed = {0}.union(*(step.outputs for step in self._steps))
         needed = set(_leaves(self._result))
         for step in reversed(self._steps):
             numbers = {*step.inputs, *_leaves(step.options), *step.outputs}
-            step.last_uses.extend((numbers & computed) - needed)
+            step.last_uses.extend((numbers & self._computed) - needed)
             needed |= numbers
-        for number in computed:
+        for number in self._computed:
             self._values[number] = None
 
     def repeat(self, x: Any) -> Any:
@@ -190,18 +208,22 @@ class _Recording:
         values = self._values.copy()
         values[0] = x
         with np.errstate(all="ignore"):
-            for operation, inputs, options, outputs, last_uses in self._steps:
-                result = operation.forward(
-                    *[values[number] for number in inputs],
-                    **{name: _mapped(values.__getitem__, place) for name, place in options.items()},
-                )
-                operation.save()
-                results = result if isinstance(result, tuple) else (result,)
-                for number, array in zip(outputs, results, strict=True):
-                    values[number] = array
+            for function, inputs, options, outputs, last_uses, operation in self._steps:
+                arrays = [values[number] for number in inputs]
+                if options:
+                    result = function(*arrays, **_mapped(values.__getitem__, options))
+                else:
+                    result = function(*arrays)
+                if operation is not None:
+                    operation.save()
+                if len(outputs) == 1:
+                    values[outputs[0]] = result
+                else:
+                    for number, array in zip(outputs, result, strict=True):
+                        values[number] = array
                 for number in last_uses:
                     values[number] = None
-                del result, results, array
+                del arrays, result
         return _mapped(lambda i: Tensor.from_operation(values[i], None, 0), self._result)
 
 

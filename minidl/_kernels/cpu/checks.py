@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_kernel_array", "has_rows", "has_shape", "same_dtype"]
+__all__ = ["as_kernel_array", "contiguous", "has_rows", "has_shape", "same_dtype"]
 
 KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -33,7 +33,13 @@ def as_kernel_array(
         raise ValueError(
             f"{op}: {name} must have {ndim} dimensions, got {array.ndim} (shape {array.shape})"
         )
-    if array.flags.aligned and (array.flags.c_contiguous or (slices and has_rows(array))):
+    return array if slices and array.flags.aligned and has_rows(array) else contiguous(array)
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """`array` itself, or a copy that is C-contiguous and aligned."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
         return array
     return np.require(array, requirements=["C", "A"])
 

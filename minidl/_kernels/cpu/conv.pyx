@@ -14,8 +14,9 @@ into strips of B, pixel after pixel, from one image into the next. Every output 
 same blocks of channels and taps whatever the number of threads: the bits do not depend on it.
 """
 
+cimport numpy as cnp
 from cython.parallel cimport prange, threadid
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from .packing cimport Tap, follow_window, pack_weight
@@ -27,6 +28,8 @@ from .simd cimport (
     AHEAD, GOES_ON, MAX_LANES, NORM, NORMALISE, RECTIFY, Raster, Run, columns_of_strip,
     convolve_pixels, convolve_tile, line_up, minidl_instruction_set, real, rows_of_strip, vector_length,
 )
+
+cnp.import_array()
 
 cdef enum:
     MOST_POSITIONS = 480
@@ -415,28 +418,38 @@ cdef Band choose_bands(
     return padded
 
 
-cdef convolve_part(
-    Job job, Planes planes, const real *x, Py_ssize_t channels, Py_ssize_t groups,
-    const real *weight, const real *packed, const real *constants, const real *residual, real *y,
-    int num_threads
+# What is known of the pixels of y that are seen through the same planes, before the arrays are.
+cdef struct Part:
+    Job job
+    Py_ssize_t first_pixel              # in y
+    Py_ssize_t first_packed             # in the packed weights
+    Py_ssize_t tasks, own               # see `divide`
+    Py_ssize_t size_of_runs, size_of_first_runs
+    Py_ssize_t *shifts
+
+
+cdef divide(
+    Part *part, Planes planes, Py_ssize_t channels, Py_ssize_t groups, int num_threads, const real *_
 ):
-    """The pixels of y whose taps are `planes`; fills in what of `job` depends on them."""
+    """Cut the pixels of y whose taps are `planes` into tasks; fills in what depends on them."""
+    cdef Job *job = &part.job
     cdef const Layout *layout = &planes.layout
-    cdef Py_ssize_t n_taps = planes.taps.shape[0]
+    cdef Py_ssize_t n_taps = planes.taps.shape[0], c, tap
+    part.tasks = part.own = 0
     if job.images * layout.rows * layout.cols == 0:
         return
-    cdef Py_ssize_t mr = rows_of_strip(x), nr = columns_of_strip(x), vl = vector_length(x)
+    cdef Py_ssize_t mr = rows_of_strip(_), nr = columns_of_strip(_), vl = vector_length(_)
     job.layout = layout
     job.raster = raster_of(layout, x, job.images * job.x_image_stride)
     job.n_taps = n_taps
     job.depth = channels * n_taps
-    job.size = choose_bands(&job, job.images, channels, job.strips * mr, nr, vl)
+    job.size = choose_bands(job, job.images, channels, job.strips * mr, nr, vl)
     job.bands = count_bands(layout, &job.size, job.images)
     # Tasks: groups x bands. If there are few, threads share those that are left over when each has
     # had as many of its own: all stage the band, and multiply it by strips of output channels.
-    cdef Py_ssize_t tasks = groups * job.bands, own = tasks
-    if tasks < FEW_ROUNDS * num_threads:
-        own -= tasks % num_threads
+    part.tasks = part.own = groups * job.bands
+    if part.tasks < FEW_ROUNDS * num_threads:
+        part.own -= part.tasks % num_threads
     cdef Py_ssize_t band_strips = (positions(&job.numbering, &job.size) + nr - 1) // nr
     cdef Py_ssize_t block_depth = job.channel_block * n_taps
     job.planes_size = job.channel_block * layout.phases * job.plane if job.in_planes else 0
@@ -447,153 +460,216 @@ cdef convolve_part(
         job.planes_size + job.collected_size + job.partial_size
         + 2 * mr * nr                                       # a tile of the residual, and of y
     )
-    cdef Py_ssize_t size_of_runs = band_strips * nr
-    cdef real *buffers = <real *>malloc(num_threads * job.thread_size * sizeof(real))
-    cdef Run *runs = <Run *>malloc(num_threads * 2 * size_of_runs * sizeof(Run))
+    part.size_of_runs = band_strips * nr
+    part.size_of_first_runs = band_strips + 1
+    part.shifts = <Py_ssize_t *>malloc(block_depth * sizeof(Py_ssize_t))
+    if part.shifts == NULL:
+        raise MemoryError(f"convolution: no memory for {block_depth} shifts")
+    for c in range(job.channel_block):
+        for tap in range(n_taps):
+            if job.in_planes:
+                part.shifts[c * n_taps + tap] = (
+                    (c * layout.phases + planes.taps[tap, 0]) * job.plane
+                    + planes.taps[tap, 1] * layout.pitch + planes.taps[tap, 2]
+                )
+            else:
+                part.shifts[c] = c * layout.height * layout.width
+    job.shifts = part.shifts
+
+
+cdef convolve_part(
+    const Part *part, const real *x, const real *weight, const real *packed, const real *constants,
+    const real *residual, real *y, int num_threads
+):
+    cdef const Job *job = &part.job
+    cdef Py_ssize_t size = num_threads * job.thread_size, task, t
+    cdef Py_ssize_t most = part.size_of_runs, most_first = part.size_of_first_runs
+    cdef real *buffers = <real *>malloc(size * sizeof(real))
+    cdef Run *runs = <Run *>malloc(num_threads * 2 * most * sizeof(Run))
     cdef Py_ssize_t *first_runs = <Py_ssize_t *>malloc(
-        (num_threads * 2 * (band_strips + 1) + block_depth) * sizeof(Py_ssize_t)
+        num_threads * 2 * most_first * sizeof(Py_ssize_t)
     )
-    cdef Py_ssize_t *shifts = first_runs + num_threads * 2 * (band_strips + 1)
-    cdef Py_ssize_t task, c, tap, t
     cdef Scratch scratch
     if buffers == NULL or runs == NULL or first_runs == NULL:
         free(buffers)
         free(runs)
         free(first_runs)
-        raise MemoryError(f"convolution: no memory for {num_threads} x {job.thread_size} elements")
-    for c in range(job.channel_block):
-        for tap in range(n_taps):
-            if job.in_planes:
-                shifts[c * n_taps + tap] = (
-                    (c * layout.phases + planes.taps[tap, 0]) * job.plane
-                    + planes.taps[tap, 1] * layout.pitch + planes.taps[tap, 2]
-                )
-            else:
-                shifts[c] = c * layout.height * layout.width
-    job.shifts = shifts
+        raise MemoryError(f"convolution: no memory for {size} elements")
     with nogil:
         for task in prange(
-            own, num_threads=num_threads, schedule="dynamic",
-            chunksize=max(<Py_ssize_t>1, own // (8 * num_threads)),
+            part.own, num_threads=num_threads, schedule="dynamic",
+            chunksize=max(<Py_ssize_t>1, part.own // (8 * num_threads)),
         ):
             t = threadid()
             scratch = room_for_runs(
-                runs + 2 * t * size_of_runs, size_of_runs, first_runs + 2 * t * (band_strips + 1),
-                band_strips + 1,
+                runs + 2 * t * most, most, first_runs + 2 * t * most_first, most_first
             )
-            convolve_band(&job, task, x, weight, packed, constants, residual, y, &scratch,
+            convolve_band(job, task, x, weight, packed, constants, residual, y, &scratch,
                           buffers + t * job.thread_size, 1)
-        for task in range(own, tasks):
-            scratch = room_for_runs(runs, size_of_runs, first_runs, band_strips + 1)
-            convolve_band(&job, task, x, weight, packed, constants, residual, y, &scratch, buffers,
+        for task in range(part.own, part.tasks):
+            scratch = room_for_runs(runs, most, first_runs, most_first)
+            convolve_band(job, task, x, weight, packed, constants, residual, y, &scratch, buffers,
                           num_threads)
     free(buffers)
     free(runs)
     free(first_runs)
 
 
-def convolve(
-    const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
-    Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, parts, Py_ssize_t groups,
-    bias, norm, residual, bint relu, real[:, :, :, ::1] y, pixel_step, int num_threads,
-):
+cdef class Convolution:
     """y[n, k, p, q] = bias[k] + sum over c and taps of weight * x[n, c, p*stride + dy, q*stride + dx].
 
+    For images of one shape and one weight; may be applied several times while neither changes.
     For each of `parts`, pairs (first_pixel, planes), output pixel (p, q) of the planes lands at y's
     pixel `first_pixel + (p, q) * pixel_step`. The weights of all parts are packed together. By
     `norm` (K, 3), mean, scale and shift, y is normalised; `residual`, shaped like y, which must
     then be complete, is added; and with `relu` the sum is cut off below zero.
     """
-    cdef Py_ssize_t channels = x.shape[1] // groups, out_channels = y.shape[1] // groups
-    if not parts or y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] == 0:
-        return
-    cdef const real *x0 = &x[0, 0, 0, 0]
+
+    cdef Part *parts
+    cdef Py_ssize_t count
+    cdef void *packed                   # and behind it, from `constants` on, biases and norms
+    cdef Py_ssize_t constants
+    cdef int num_threads
+    cdef cnp.ndarray weight             # it and the planes are pointed to
+    cdef object planes
+
+    def __init__(
+        self, x_shape, weight, Py_ssize_t weight_out_stride, Py_ssize_t weight_in_stride,
+        Py_ssize_t weight_group_stride, parts, Py_ssize_t groups, bias, norm, bint relu, y_shape,
+        pixel_step, int num_threads,
+    ):
+        self.weight = weight
+        self.planes = parts
+        self.num_threads = num_threads
+        cdef Job job
+        job.images = x_shape[0]
+        job.weight_group = weight_group_stride
+        job.x_image_stride = x_shape[1] * x_shape[2] * x_shape[3]
+        job.y_plane = y_shape[2] * y_shape[3]
+        job.target.image = y_shape[1] * job.y_plane
+        job.target.row = <Py_ssize_t>pixel_step[0] * y_shape[3]
+        job.target.col = pixel_step[1]
+        job.out_channels = y_shape[1] // groups
+        job.finish = (RECTIFY if relu else 0) | (0 if norm is None else NORMALISE)
+        job.weight_row = weight_out_stride
+        if parts and job.images * job.target.image > 0:
+            if weight.itemsize == sizeof(float):
+                prepare[float](self, job, weight, weight_in_stride, x_shape[1] // groups, groups,
+                               bias, norm, y_shape[3])
+            else:
+                prepare[double](self, job, weight, weight_in_stride, x_shape[1] // groups, groups,
+                                bias, norm, y_shape[3])
+
+    def __call__(self, cnp.ndarray x not None, cnp.ndarray residual, cnp.ndarray y not None):
+        """Fill in y (N, K, P, Q) from x (N, C, H, W), and a residual shaped like y, or None.
+
+        They have the shapes and the dtype that it is for, and are contiguous.
+        """
+        if x.itemsize == sizeof(float):
+            run[float](self, <float *>cnp.PyArray_DATA(x), data_or_null(residual),
+                       <float *>cnp.PyArray_DATA(y))
+        else:
+            run[double](self, <double *>cnp.PyArray_DATA(x), data_or_null(residual),
+                        <double *>cnp.PyArray_DATA(y))
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            free(self.parts[i].shifts)
+        free(self.parts)
+        free(self.packed)
+
+
+cdef prepare(
+    Convolution self, Job job, const real[::1] weight, Py_ssize_t weight_in_stride,
+    Py_ssize_t channels, Py_ssize_t groups, bias, norm, Py_ssize_t y_cols,
+):
+    """Divide the work, pack what has to be packed of the weight, and lay out biases and norms."""
     cdef const real *w0 = &weight[0]
-    cdef Py_ssize_t mr = rows_of_strip(x0), strips = (out_channels + mr - 1) // mr
-    cdef Py_ssize_t i, c, t, g, task, n_taps = 0, row, col
+    cdef Py_ssize_t mr = rows_of_strip(w0), strips = (job.out_channels + mr - 1) // mr
+    cdef Py_ssize_t i, c, t, g, task, n_taps = 0, row, col, done = 0
     cdef Planes planes
-    cdef Job job
-    job.nr = columns_of_strip(x0)
+    job.nr = columns_of_strip(w0)
     job.strips = strips
-    job.images = x.shape[0]
-    job.weight_group = weight_group_stride
-    job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
-    job.out_channels = out_channels
-    job.y_plane = y.shape[2] * y.shape[3]
-    job.target.image = y.shape[1] * job.y_plane
-    job.target.row = <Py_ssize_t>pixel_step[0] * y.shape[3]
-    job.target.col = pixel_step[1]
-    job.finish = (RECTIFY if relu else 0) | (0 if norm is None else NORMALISE)
-    job.weight_row = weight_out_stride
     job.packed_from = 0
-    cdef bint whole = len(parts) == 1
-    for _, planes in parts:
+    cdef bint whole = len(self.planes) == 1
+    for _, planes in self.planes:
         n_taps += planes.taps.shape[0]
         whole = whole and follow_window(planes.taps)
     if whole and weight_in_stride == n_taps:
-        job.packed_from = out_channels // mr                # all but a last strip that is not full
-
-    cdef Py_ssize_t packed_strips = strips - job.packed_from
-    job.packed_strips = packed_strips
-    cdef Py_ssize_t packs = (packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
-    cdef Py_ssize_t rows = groups * packed_strips * channels, done = 0
-    cdef Py_ssize_t window_size = mr * min(weight_out_stride, weight_in_stride)
-    cdef Py_ssize_t size = mr * (rows * n_taps + groups * strips * (1 + NORM))
-    size += num_threads * window_size
-    cdef real *packed = <real *>malloc(size * sizeof(real))
-    cdef real *constants = packed + rows * n_taps * mr      # strip by strip
-    cdef real *windows = constants + groups * strips * (1 + NORM) * mr
-    cdef real *target
+        job.packed_from = job.out_channels // mr            # all but a last strip that is not full
+    job.packed_strips = strips - job.packed_from
+    cdef Py_ssize_t packs = (job.packed_strips + PACKED_STRIPS - 1) // PACKED_STRIPS
+    cdef Py_ssize_t rows = groups * job.packed_strips * channels
+    cdef Py_ssize_t window_size = mr * min(job.weight_row, weight_in_stride)
+    cdef Py_ssize_t size_of_constants = groups * strips * (1 + NORM) * mr
+    self.constants = rows * n_taps * mr
+    self.count = len(self.planes)
+    self.parts = <Part *>calloc(self.count, sizeof(Part))
+    self.packed = malloc((self.constants + size_of_constants) * sizeof(real))
+    cdef real *packed = <real *>self.packed
+    cdef real *constants = packed + self.constants          # strip by strip
+    cdef real *windows = <real *>malloc(self.num_threads * window_size * sizeof(real))
     cdef Tap *taps = <Tap *>malloc(n_taps * sizeof(Tap))
+    cdef real *target
     cdef const real[::1] bias_view
     cdef const real[:, ::1] norm_view
-    cdef const real[:, :, :, ::1] residual_view
-    cdef const real *residual0 = NULL
-    if packed == NULL or taps == NULL:
-        free(packed)
-        free(taps)
-        raise MemoryError(f"convolution: no memory for {size} elements of packed weights")
-    for _, planes in parts:
-        for i in range(planes.taps.shape[0]):
-            taps[done + i].offset = planes.taps[i, 3]
-            taps[done + i].place = (done * rows + i) * mr
-            taps[done + i].step = planes.taps.shape[0] * mr
-        done += planes.taps.shape[0]
-    memset(constants, 0, groups * strips * (1 + NORM) * mr * sizeof(real))
-    if bias is not None:
-        bias_view = bias
-    if norm is not None:
-        norm_view = norm
-    for i in range(groups * out_channels):
-        c = i % out_channels
-        target = constants + ((i // out_channels * strips + c // mr) * (1 + NORM) * mr + c % mr)
-        if bias is not None:
-            target[0] = bias_view[i]
-        if norm is not None:
-            for t in range(NORM):
-                target[(1 + t) * mr] = norm_view[i, t]
-    if residual is not None:
-        residual_view = residual
-        residual0 = &residual_view[0, 0, 0, 0]
-
-    for task in prange(groups * packs, nogil=True, num_threads=num_threads, schedule="static"):
-        g = task // packs
-        i = task % packs * PACKED_STRIPS
-        pack_weight(
-            w0 + g * weight_group_stride + (job.packed_from + i) * mr * weight_out_stride,
-            weight_out_stride, weight_in_stride, taps, n_taps, whole, channels,
-            g * packed_strips + i,
-            min(PACKED_STRIPS * mr, out_channels - (job.packed_from + i) * mr),
-            windows + threadid() * window_size, packed,
-        )
-    free(taps)
-    done = 0
     try:
-        for (row, col), planes in parts:
-            convolve_part(
-                job, planes, x0, channels, groups, w0, packed + done * rows * mr, constants,
-                residual0, &y[0, 0, row, col], num_threads,
-            )
+        if self.parts == NULL or packed == NULL or windows == NULL or taps == NULL:
+            raise MemoryError(f"convolution: no memory for {self.constants} packed weights")
+        for i, ((row, col), planes) in enumerate(self.planes):
+            self.parts[i].job = job
+            self.parts[i].first_pixel = row * y_cols + col
+            self.parts[i].first_packed = done * rows * mr
+            divide(&self.parts[i], planes, channels, groups, self.num_threads, w0)
+            for t in range(planes.taps.shape[0]):
+                taps[done + t].offset = planes.taps[t, 3]
+                taps[done + t].place = (done * rows + t) * mr
+                taps[done + t].step = planes.taps.shape[0] * mr
             done += planes.taps.shape[0]
+        memset(constants, 0, size_of_constants * sizeof(real))
+        if bias is not None:
+            bias_view = bias
+        if norm is not None:
+            norm_view = norm
+        for i in range(groups * job.out_channels):
+            c = i % job.out_channels
+            target = constants + (i // job.out_channels * strips + c // mr) * (1 + NORM) * mr + c % mr
+            if bias is not None:
+                target[0] = bias_view[i]
+            if norm is not None:
+                for t in range(NORM):
+                    target[(1 + t) * mr] = norm_view[i, t]
+        for task in prange(
+            groups * packs, nogil=True, num_threads=self.num_threads, schedule="static"
+        ):
+            g = task // packs
+            i = task % packs * PACKED_STRIPS
+            pack_weight(
+                w0 + g * job.weight_group + (job.packed_from + i) * mr * job.weight_row,
+                job.weight_row, weight_in_stride, taps, n_taps, whole, channels,
+                g * job.packed_strips + i,
+                min(PACKED_STRIPS * mr, job.out_channels - (job.packed_from + i) * mr),
+                windows + threadid() * window_size, packed,
+            )
     finally:
-        free(packed)
+        free(windows)
+        free(taps)
+
+
+cdef inline const void *data_or_null(cnp.ndarray array) noexcept:
+    return NULL if array is None else cnp.PyArray_DATA(array)
+
+
+cdef run(Convolution self, const real *x, const void *residual, real *y):
+    cdef const real *weight = <const real *>cnp.PyArray_DATA(self.weight)
+    cdef const real *packed = <const real *>self.packed
+    cdef const Part *part
+    cdef Py_ssize_t i
+    for i in range(self.count):
+        part = &self.parts[i]
+        if part.tasks > 0:
+            convolve_part(
+                part, x, weight, packed + part.first_packed, packed + self.constants,
+                <const real *>residual, y + part.first_pixel, self.num_threads,
+            )

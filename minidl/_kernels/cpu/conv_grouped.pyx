@@ -131,10 +131,10 @@ cdef void convolve_band(
 def convolve(
     const real[:, :, :, ::1] x, const real[::1] weight, Py_ssize_t weight_out_stride,
     Py_ssize_t weight_in_stride, Py_ssize_t weight_group_stride, Planes planes,
-    const Py_ssize_t[::1] phase_ends, Py_ssize_t groups, bias, norm, residual,
-    bint relu, real[:, :, :, ::1] y, pixel_step, int num_threads,
+    const Py_ssize_t[::1] phase_ends, Py_ssize_t groups, bias, norm, bint relu, residual,
+    real[:, :, :, ::1] y, pixel_step, int num_threads,
 ):
-    """As `convolve` in conv.pyx, for all phases at once.
+    """As `Convolution` in conv.pyx, for all phases at once.
 
     Phase (a, b) of the output, its pixels (p, q) * pixel_step + (a, b), is seen through the taps
     from where the phase before it ends up to `phase_ends[a * pixel_step[1] + b]`.

@@ -4,6 +4,8 @@ Everything the loops of conv.pyx and gemm.pyx take for granted (dtype, contiguit
 agree) is established here, once.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from ..conv_checks import check_channels, check_gradient_shape
 from ..geometry import Padding, Pair, conv_output_size
 from . import launch_winograd
 from .buffers import empty, exceeds_caches
-from .checks import as_kernel_array, has_shape, same_dtype
+from .checks import as_kernel_array, contiguous, has_shape, same_dtype
 from .launch_norm import channel_constants
 from .planes import Planes
 from .taps import (
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 Array = np.ndarray
+ToImages = Callable[[Array, Array | None], Array]  # of x and a residual
 
 # Products with thin matrices have kernels of their own: a left one of up to so many rows, or of up
 # to so many columns, where the large matrix read or written does not stay in the cache. They want
@@ -55,7 +58,7 @@ MOST_GROUPED_CHANNELS = 32
 # many products are added up in a row: rounding errors would grow.
 FEW_CHANNELS, MOST_DEPTH = 4, 1024
 
-NO_EPILOGUE = None, None, None, False  # bias, constants of a norm, residual, ReLU
+PLAIN = None, None, False  # no bias, no constants of a norm, no ReLU
 
 
 def _joint_gain(channels: int, rows: int, window: int, seen: Array) -> bool:
@@ -81,7 +84,10 @@ def _joint_input_grad(
     n, _, h, w = dx.shape
     joint = empty((n, len(seen) * c, -(-h // stride[0]), -(-w // stride[1])), dy.dtype)
     filters = np.ascontiguousarray(rows).reshape(-1), k * seen.shape[1], seen.shape[1], 0
-    conv.convolve(dy, *filters, [((0, 0), planes)], 1, *NO_EPILOGUE, joint, (1, 1), threads)
+    parts = [((0, 0), planes)]
+    conv.Convolution(dy.shape, *filters, parts, 1, *PLAIN, joint.shape, (1, 1), threads)(
+        dy, None, joint
+    )
     for phase, (i, j) in enumerate(np.ndindex(*stride)):
         pixels = dx[:, :, i :: stride[0], j :: stride[1]]
         pixels[...] = joint[:, phase * c : (phase + 1) * c, : pixels.shape[2], : pixels.shape[3]]
@@ -113,6 +119,26 @@ def conv2d_forward(
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y and residual (N, K, P, Q).
     """
+    options = bias, stride, padding, dilation, groups, norm, residual, relu
+    return conv2d_prepared(x, weight, *options)(x, residual)
+
+
+def conv2d_prepared(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Pair = (1, 1),
+    padding: Padding = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    norm: tuple[Any, Any, Any, Any, float] | None = None,
+    residual: Array | None = None,
+    relu: bool = False,
+) -> ToImages:
+    """What `conv2d_forward` does with images and residuals like these, as a function of the two.
+
+    It holds for as long as the other arrays do not change.
+    """
     x = as_kernel_array("conv2d", "input", x, 4)
     weight = as_kernel_array("conv2d", "weight", weight, 4)
     same_dtype("conv2d", input=x, weight=weight)
@@ -123,28 +149,42 @@ def conv2d_forward(
         bias = as_kernel_array("conv2d", "bias", bias, 1)
         same_dtype("conv2d", input=x, bias=bias)
         has_shape("conv2d", "bias", bias, (k,))
-    y = empty((x.shape[0], k, p, q), x.dtype)
-    constants = None if norm is None else channel_constants("conv2d", y, *norm)
+    shape, dtype = (x.shape[0], k, p, q), x.dtype
+    constants = None if norm is None else channel_constants("conv2d", x, k, *norm)
     if residual is not None:
         residual = as_kernel_array("conv2d", "residual", residual, 4)
         same_dtype("conv2d", input=x, residual=residual)
-        has_shape("conv2d", "residual", residual, y.shape)
-    if launch_winograd.applies(x.shape[0], x.dtype, weight.shape, stride, dilation, groups, (p, q)):
-        launch_winograd.convolve(
-            x, weight, bias, padding, y, norm=constants, residual=residual, relu=relu
-        )
-        return y
+        has_shape("conv2d", "residual", residual, shape)
+    if launch_winograd.applies(shape[0], dtype, weight.shape, stride, dilation, groups, (p, q)):
+        return launch_winograd.prepared(weight, bias, padding, shape, norm=constants, relu=relu)
     planes = forward_planes(x.shape[2:], (r, s), (p, q), stride, padding, dilation)
-    num_threads = threads_for(y.size * weight[0].size)
+    num_threads = threads_for(math.prod(shape) * weight[0].size)
     filters = weight.reshape(-1), c_per_group * r * s, r * s, k // groups * c_per_group * r * s
-    epilogue = bias, constants, residual, relu
+
     if _in_small_groups(groups, weight.shape):
         ends = np.array([r * s])
-        conv_grouped.convolve(x, *filters, planes, ends, groups, *epilogue, y, (1, 1), num_threads)
+
+        def convolve_groups(x: Array, residual: Array | None) -> Array:
+            y = empty(shape, dtype)
+            conv_grouped.convolve(
+                contiguous(x), *filters, planes, ends, groups, bias, constants, relu,
+                None if residual is None else contiguous(residual), y, (1, 1), num_threads,
+            )  # fmt: skip
+            return y
+
+        return convolve_groups
+
+    convolution = conv.Convolution(
+        x.shape, *filters, [((0, 0), planes)], groups, bias, constants, relu, shape, (1, 1),
+        num_threads,
+    )  # fmt: skip
+
+    def convolve(x: Array, residual: Array | None) -> Array:
+        y = empty(shape, dtype)
+        convolution(contiguous(x), None if residual is None else contiguous(residual), y)
         return y
-    parts = [((0, 0), planes)]
-    conv.convolve(x, *filters, parts, groups, *epilogue, y, (1, 1), num_threads)
-    return y
+
+    return convolve
 
 
 def conv2d_input_grad(
@@ -164,13 +204,14 @@ def conv2d_input_grad(
                          dilation, groups)  # fmt: skip
     k, c_per_group, r, s = weight.shape
     h, w = input_shape[2:]
-    dx = empty(input_shape, dy.dtype)
     if launch_winograd.applies(
         dy.shape[0], dy.dtype, (c_per_group, k, r, s), stride, dilation, groups, (h, w)
     ):
         top, bottom, left, right = (2 - before for before in padding)
-        launch_winograd.convolve(dy, weight, None, (top, bottom, left, right), dx, transposed=True)
-        return dx
+        return launch_winograd.prepared(
+            weight, None, (top, bottom, left, right), tuple(input_shape), transposed=True
+        )(dy, None)
+    dx = empty(input_shape, dy.dtype)
     shapes = ((h, w), (r, s), dy.shape[2:], stride, padding, dilation)
     num_threads = threads_for(dy.size * weight[0].size)
     filters = weight.reshape(-1), r * s, c_per_group * r * s, k // groups * c_per_group * r * s
@@ -185,13 +226,15 @@ def conv2d_input_grad(
     if few or _in_small_groups(groups, weight.shape):
         planes, ends = all_gradient_planes(*shapes)
         conv_grouped.convolve(
-            dy, *filters, planes, ends, groups, *NO_EPILOGUE, dx, stride, num_threads
+            dy, *filters, planes, ends, groups, *PLAIN, None, dx, stride, num_threads
         )
         return dx
     parts, all_covered = gradient_planes(*shapes)
     if not all_covered:
         dx.fill(0)
-    conv.convolve(dy, *filters, parts, groups, *NO_EPILOGUE, dx, stride, num_threads)
+    conv.Convolution(dy.shape, *filters, parts, groups, *PLAIN, dx.shape, stride, num_threads)(
+        dy, None, dx
+    )
     return dx
 
 

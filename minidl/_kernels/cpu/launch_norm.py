@@ -56,26 +56,29 @@ def batch_norm_inference(
     """x (N, C, H, W) -> y, normalised by mean and var (C,); residual and relu as in training."""
     op = "batch_norm_inference"
     x = as_kernel_array(op, "x", x, 4)
-    mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
+    mean = _statistic(op, "mean", mean, x, x.shape[1])
+    var = _statistic(op, "var", var, x, x.shape[1])
     return _normalise(op, norm.normalise, x, weight, bias, mean, var, eps, residual, relu)
 
 
 def channel_constants(
     op: str,
-    y: Array,
+    x: Array,
+    channels: int,
     weight: Array | None,
     bias: Array | None,
     mean: Array,
     var: Array,
     eps: float = 1e-5,
 ) -> Array:
-    """Mean, scale and shift (K, 3) by which a kernel normalises its y (N, K, P, Q)."""
-    mean, var = _statistic(op, "mean", mean, y), _statistic(op, "var", var, y)
+    """Mean, scale and shift (K, 3) by which a kernel normalises K channels that it makes of x."""
+    mean = _statistic(op, "mean", mean, x, channels)
+    var = _statistic(op, "var", var, x, channels)
     if weight is not None:
-        weight = _statistic(op, "weight of norm", weight, y)
+        weight = _statistic(op, "weight of norm", weight, x, channels)
     if bias is not None:
-        bias = _statistic(op, "bias of norm", bias, y)
-    constants = np.empty((len(mean), 3), y.dtype)
+        bias = _statistic(op, "bias of norm", bias, x, channels)
+    constants = np.empty((channels, 3), x.dtype)
     norm.constants_of(mean, var, weight, bias, eps, constants)
     return constants
 
@@ -100,8 +103,9 @@ def batch_norm_backward(
     if y is not None:
         y = _rows(_like_input(op, "y", y, x))
     if weight is not None:
-        weight = _statistic(op, "weight", weight, x)
-    mean, var = _statistic(op, "mean", mean, x), _statistic(op, "var", var, x)
+        weight = _statistic(op, "weight", weight, x, x.shape[1])
+    mean = _statistic(op, "mean", mean, x, x.shape[1])
+    var = _statistic(op, "var", var, x, x.shape[1])
     if out is None:
         dx = empty(x.shape, x.dtype)
     else:
@@ -200,9 +204,9 @@ def _normalise(
     relu: bool,
 ) -> Array:
     if weight is not None:
-        weight = _statistic(op, "weight", weight, x)
+        weight = _statistic(op, "weight", weight, x, x.shape[1])
     if bias is not None:
-        bias = _statistic(op, "bias", bias, x)
+        bias = _statistic(op, "bias", bias, x, x.shape[1])
     if residual is not None:
         residual = _rows(_like_input(op, "residual", residual, x))
     y = empty(x.shape, x.dtype)
@@ -230,10 +234,10 @@ def _like_input(op: str, name: str, images: Array, x: Array, slices: bool = Fals
     return images
 
 
-def _statistic(op: str, name: str, array: Array, x: Array) -> Array:
-    """One number for each channel of x."""
+def _statistic(op: str, name: str, array: Array, x: Array, channels: int) -> Array:
+    """One number for each channel, of the dtype of x."""
     array = as_kernel_array(op, name, array, 1)
-    has_shape(op, name, array, (x.shape[1],))
+    has_shape(op, name, array, (channels,))
     same_dtype(op, x=x, **{name: array})
     return array
 

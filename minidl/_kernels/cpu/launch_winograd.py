@@ -1,5 +1,6 @@
 """Launch layer of Winograd's convolution: when it applies, and its scratch memory."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,9 +11,10 @@ import minidl._kernels.cpu.winograd_weight as winograd_weight
 from ..algorithm import get_conv_algorithm
 from ..geometry import Padding, Pair
 from .buffers import empty
+from .checks import contiguous
 from .threads import threads_for
 
-__all__ = ["applies", "convolve", "weight_gradient"]
+__all__ = ["applies", "prepared", "weight_gradient"]
 
 Array = np.ndarray
 
@@ -90,49 +92,42 @@ def applies(
     return algorithm == "winograd" or gains(n, weight_shape[1], weight_shape[0], output_size)
 
 
-def convolve(
-    x: Array,
+def prepared(
     weight: Array,
     bias: Array | None,
     padding: Padding,
-    y: Array,
+    shape: tuple[int, ...],
     *,
     transposed: bool = False,
     norm: Array | None = None,
-    residual: Array | None = None,
     relu: bool = False,
-) -> None:
-    """y = conv(x, weight) + bias; `transposed` swaps the weight's channels and turns its windows,
-    `norm` normalises y, `residual` is added, `relu` cuts y off at 0.
+) -> Callable[[Array, Array | None], Array]:
+    """A function of x and a residual that returns y = conv(x, weight) + bias.
+
+    `transposed` swaps the weight's channels and turns its windows, `norm` normalises y, `residual`
+    is added unless it is None, `relu` cuts y off at 0.
 
     x (N, C, H, W), weight (K, C, 3, 3), or (C, K, 3, 3) if `transposed`, y and residual
-    (N, K, P, Q), norm (K, 3): mean, scale and shift.
+    (N, K, P, Q) = shape, norm (K, 3): mean, scale and shift.
     """
-    channels = x.shape[1]
-    n, k, p, q = y.shape
-    threads = threads_for(y.size * channels)
-    strips, block, group, size = _division(n * -(-p // 4) * -(-q // 4), channels, k, threads)
-    out_stride, in_stride = channels * 9, 9
-    if transposed:
-        out_stride, in_stride = 9, k * 9
-    winograd.convolve(
-        x,
-        weight.reshape(-1),
-        out_stride,
-        in_stride,
-        transposed,
-        bias,
-        norm,
-        residual,
-        relu,
-        y,
-        (-padding[0], -padding[2]),
-        strips,
-        block,
-        group,
-        empty((size,), x.dtype),
-        threads,
-    )
+    n, k, p, q = shape
+    channels = weight.shape[0 if transposed else 1]
+    threads = threads_for(math.prod(shape) * channels)
+    *division, size = _division(n * -(-p // 4) * -(-q // 4), channels, k, threads)
+    strides = (9, k * 9) if transposed else (channels * 9, 9)  # of the two channels
+    filters = weight.reshape(-1), *strides, transposed
+    offset = -padding[0], -padding[2]
+
+    def convolve(x: Array, residual: Array | None) -> Array:
+        y, scratch = empty(shape, x.dtype), empty((size,), x.dtype)
+        winograd.convolve(
+            contiguous(x), *filters, bias, norm,
+            None if residual is None else contiguous(residual), relu, y, offset, *division,
+            scratch, threads,
+        )  # fmt: skip
+        return y
+
+    return convolve
 
 
 def _division(
