@@ -34,9 +34,9 @@ class Replay(Module):
     `fuse`.
 
     Parameters and buffers may change: that is noticed, if it is not done behind the back of their
-    Tensors, and costs a new recording. What is not an operation on Tensors is not repeated: branches
-    that depend on values, random numbers, arrays changed with NumPy. Every recording is therefore
-    tried once, on random numbers, against `model` itself.
+    Tensors, and costs a new recording. What is not an operation on Tensors is not repeated:
+    branches that depend on values, random numbers, arrays changed with NumPy. Every recording is
+    therefore tried once, on random numbers, against `model` itself.
 
     As long as a gradient could be asked for, a part of it is in training mode or has hooks, or
     operations are observed, a call applies `model` and nothing else.

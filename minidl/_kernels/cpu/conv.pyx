@@ -440,7 +440,6 @@ cdef divide(
         return
     cdef Py_ssize_t mr = rows_of_strip(_), nr = columns_of_strip(_), vl = vector_length(_)
     job.layout = layout
-    job.raster = raster_of(layout, x, job.images * job.x_image_stride)
     job.n_taps = n_taps
     job.depth = channels * n_taps
     job.size = choose_bands(job, job.images, channels, job.strips * mr, nr, vl)
@@ -481,7 +480,7 @@ cdef convolve_part(
     const Part *part, const real *x, const real *weight, const real *packed, const real *constants,
     const real *residual, real *y, int num_threads
 ):
-    cdef const Job *job = &part.job
+    cdef Job job = part.job
     cdef Py_ssize_t size = num_threads * job.thread_size, task, t
     cdef Py_ssize_t most = part.size_of_runs, most_first = part.size_of_first_runs
     cdef real *buffers = <real *>malloc(size * sizeof(real))
@@ -495,6 +494,7 @@ cdef convolve_part(
         free(runs)
         free(first_runs)
         raise MemoryError(f"convolution: no memory for {size} elements")
+    job.raster = raster_of(job.layout, x, job.images * job.x_image_stride)
     with nogil:
         for task in prange(
             part.own, num_threads=num_threads, schedule="dynamic",
@@ -504,11 +504,11 @@ cdef convolve_part(
             scratch = room_for_runs(
                 runs + 2 * t * most, most, first_runs + 2 * t * most_first, most_first
             )
-            convolve_band(job, task, x, weight, packed, constants, residual, y, &scratch,
+            convolve_band(&job, task, x, weight, packed, constants, residual, y, &scratch,
                           buffers + t * job.thread_size, 1)
         for task in range(part.own, part.tasks):
             scratch = room_for_runs(runs, most, first_runs, most_first)
-            convolve_band(job, task, x, weight, packed, constants, residual, y, &scratch, buffers,
+            convolve_band(&job, task, x, weight, packed, constants, residual, y, &scratch, buffers,
                           num_threads)
     free(buffers)
     free(runs)
