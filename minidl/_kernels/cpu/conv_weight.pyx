@@ -1,10 +1,12 @@
 """The weight gradient of convolution, as sums of outer products.
 
 dw[k, c, tap] is the sum over output pixels of dy[k] times the input's channel c seen through the
-tap. A band of pixels at a time, both factors are transposed: dy into strips [pixel][MR output
-channels], the input's planes (see planes.pyx) into tiles [position][NO input channels]. A pixel
-then adds the outer product of a row of each, and a tap only shifts where a tile's rows are read.
-With few input channels a tile's columns are pairs of channel and tap instead, to fill it.
+tap. A band of pixels at a time, the input's planes (see planes.pyx) are transposed into tiles
+[position][NO input channels]. A pixel of a strip of MR output channels then adds the outer product
+with a row of a tile, and a tap only shifts where a tile's rows are read. Strips are read where they
+lie; those with few pixels or channels are transposed. With a 1x1 window dy and the input may change
+places, which saves transposing the larger. With few input channels a tile's columns are pairs of
+channel and tap instead, to fill it.
 
 A task owns some strips and tiles and walks through a range of bands, in order. The ranges depend
 on the shapes alone, so the bits do not depend on the number of threads.
@@ -27,7 +29,8 @@ from .simd cimport (
 
 cdef enum:
     MOST_POSITIONS = 256
-    MOST_PACKED = 128 * 1024    # elements of a task's strips of dy
+    MOST_ROWS = 128 * 1024      # elements of a task's strips of dy
+    SHORTEST = 32               # pixels in a row that are read where they lie
     MOST_STAGED = 32 * 1024     # elements of the input's planes, if its tiles hold pairs
     MOST_SUMS = 4 * 1024 * 1024
     MOST_CACHED_SUMS = 128 * 1024
@@ -36,9 +39,10 @@ cdef enum:
     MOST_PARTS = 16
     LINE = 64                   # bytes of a cache line
     # Positions that cost as much as loading and storing a tile of sums, and multiply-accumulates
-    # that cost as much as packing an element.
+    # that cost as much as packing an element of an image, and of a pair.
     OVERHEAD = 8
-    PACKING = 16
+    PACKING = 8
+    PACKING_PAIRS = 16
 
 
 cdef extern from *:
@@ -57,6 +61,7 @@ cdef struct Job:
     Py_ssize_t x_image_stride, dy_image_stride
     bint whole                          # the planes are the images
     bint pairs
+    bint in_place                       # strips are read where they lie, if they are full
     Py_ssize_t channels, columns        # of a group
     Py_ssize_t plane                    # elements of a plane, at most
     Py_ssize_t n_taps                   # of a tile: 1 for pairs
@@ -120,27 +125,29 @@ cdef void prefetch_input(
 
 
 cdef void add_band(
-    const Job *job, const real *dy, const real *x, const Band *band, const Band *next_band,
+    const Job *job, const real *all_dy, const real *x, const Band *band, const Band *next_band,
     Py_ssize_t out_channels, Py_ssize_t first_tile, Py_ssize_t last_tile, real *strips,
     real *planes, real *packed, real *sums, Py_ssize_t sums_step, bint first
 ) noexcept nogil:
     """Add a band's part to sums[tile][tap], `sums_step` apart: MR x NO of them for each strip.
 
-    What the next tile or band will pack is fetched from memory meanwhile, a little at each step.
+    What the next tile or band will read is fetched from memory meanwhile, a little at each step.
     """
     cdef const Layout *layout = job.layout
-    cdef Py_ssize_t mr = rows_of_strip(dy), no = columns_of_outer_product(dy)
+    cdef Py_ssize_t mr = rows_of_strip(x), no = columns_of_outer_product(x)
     cdef Py_ssize_t pixels = layout.rows * layout.cols, length = band.rows * layout.cols
     cdef Py_ssize_t n_strips = (out_channels + mr - 1) // mr, i, image, tile, tap, channel, count
     cdef Py_ssize_t steps = job.n_taps * n_strips, step, done, band_steps, columns
+    cdef Py_ssize_t packed_from = out_channels // mr if job.in_place else 0
+    cdef const real *dy = all_dy + band.image * job.dy_image_stride + band.row * layout.cols
+    cdef real *target
     band_steps = (last_tile - first_tile) * steps
-    for i in range(n_strips):
+    for i in range(packed_from, n_strips):
         for image in range(band.images):
             pack_a(
-                dy + (band.image + image) * job.dy_image_stride + i * mr * pixels
-                + band.row * layout.cols,
-                pixels, min(mr, out_channels - i * mr), length,
-                strips + i * job.strip + image * length * mr,
+                dy + image * job.dy_image_stride + i * mr * pixels, pixels,
+                min(mr, out_channels - i * mr), length,
+                strips + (i - packed_from) * job.strip + image * length * mr,
             )
     if job.pairs:
         fill_planes(x, job.x_image_stride, job.channels, layout, &job.raster, band, job.plane, planes)
@@ -154,7 +161,7 @@ cdef void add_band(
             i = step % n_strips
             done = (tile - first_tile) * steps + step
             prefetch(
-                dy, job.dy_image_stride, pixels, next_band, done * out_channels // band_steps,
+                all_dy, job.dy_image_stride, pixels, next_band, done * out_channels // band_steps,
                 (done + 1) * out_channels // band_steps, next_band.row * layout.cols,
                 (next_band.row + next_band.rows) * layout.cols,
             )
@@ -166,18 +173,26 @@ cdef void add_band(
                     job, x, band if tile + 1 < last_tile else next_band,
                     channel + step * count // steps, channel + (step + 1) * count // steps,
                 )
-            outer_products(
-                band.images * length, strips + i * job.strip, packed + job.shifts[tap],
-                job.rows, columns, sums + (tile * job.n_taps + tap) * sums_step + i * mr * no,
-                first,
-            )
+            target = sums + (tile * job.n_taps + tap) * sums_step + i * mr * no
+            if i >= packed_from:
+                outer_products(
+                    band.images * length, strips + (i - packed_from) * job.strip, 1,
+                    packed + job.shifts[tap], job.rows, columns, target, first,
+                )
+                continue
+            for image in range(band.images):
+                outer_products(
+                    length, dy + image * job.dy_image_stride + i * mr * pixels, pixels,
+                    packed + job.shifts[tap], job.rows + image * length, columns, target,
+                    first and image == 0,
+                )
 
 
 cdef void write_gradient(
     const Job *job, real *sums, Py_ssize_t tap_step, Py_ssize_t parts, Py_ssize_t part_step,
-    Py_ssize_t tile, Py_ssize_t rows, real *dw, Py_ssize_t dw_row
+    Py_ssize_t tile, Py_ssize_t rows, real *dw, Py_ssize_t dw_row, Py_ssize_t dw_column
 ) noexcept nogil:
-    """Add up the parts of the sums of one strip and tile, and write dw's rows."""
+    """Add up the parts of the sums of one strip and tile, and write dw's elements."""
     cdef Py_ssize_t mr = rows_of_strip(sums), no = columns_of_outer_product(sums)
     cdef Py_ssize_t tap, part, row, column
     cdef Py_ssize_t columns = min(
@@ -193,6 +208,11 @@ cdef void write_gradient(
             for row in range(rows):
                 for column in range(columns):
                     mine[row * no + column] += more[row * no + column]
+    if dw_row == 1:
+        for column in range(columns):
+            for row in range(rows):
+                dw[(tile * no + column) * dw_column + row] = sums[row * no + column]
+        return
     for row in range(rows):
         to = dw + row * dw_row + tile * no * job.n_taps
         mine = sums + row * no
@@ -204,6 +224,16 @@ cdef void write_gradient(
                 to[tap] = mine[tap * tap_step]
             to += job.n_taps
             mine += 1
+
+
+cdef Py_ssize_t work_of_pixel(
+    Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t mr, Py_ssize_t vector
+) noexcept nogil:
+    """Of a 1x1 window, in multiply-accumulates: rows come in strips, columns are packed."""
+    return (
+        (rows + mr - 1) // mr * mr * ((columns + vector - 1) // vector * vector)
+        + PACKING * columns
+    )
 
 
 def weight_gradient(
@@ -218,12 +248,28 @@ def weight_gradient(
     cdef const real *x0 = &x[0, 0, 0, 0]
     cdef real *dw0 = &dw[0, 0]
     cdef Py_ssize_t mr = rows_of_strip(x0), no = columns_of_outer_product(x0), micro = mr * no
-    cdef Py_ssize_t strips = (out_channels + mr - 1) // mr, tiles = (channels + no - 1) // no
-    cdef Py_ssize_t pixels = images * layout.rows * layout.cols
+    cdef Py_ssize_t dw_row = columns, dw_column = 1, vector = no // 2
     cdef Job job
     job.layout = layout
     job.x_image_stride = x.shape[1] * x.shape[2] * x.shape[3]
     job.dy_image_stride = dy.shape[1] * dy.shape[2] * dy.shape[3]
+    job.whole = (
+        n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1
+        and layout.rows == layout.height and layout.cols == layout.width
+        and layout.first_row == 0 and layout.first_col == 0
+    )
+    if (
+        job.whole and layout.rows * layout.cols >= SHORTEST
+        and work_of_pixel(channels, out_channels, mr, vector)
+        < work_of_pixel(out_channels, channels, mr, vector)
+    ):
+        x0, dy0 = dy0, x0
+        job.x_image_stride, job.dy_image_stride = job.dy_image_stride, job.x_image_stride
+        dw_row, dw_column = 1, channels
+        channels, out_channels = out_channels, channels
+        columns = channels
+    cdef Py_ssize_t strips = (out_channels + mr - 1) // mr, tiles = (channels + no - 1) // no
+    cdef Py_ssize_t pixels = images * layout.rows * layout.cols
     job.raster = raster_of(layout, x0, images * job.x_image_stride)
     job.channels = channels
     job.columns = columns
@@ -235,14 +281,10 @@ def weight_gradient(
     cdef Py_ssize_t bands = count_bands(layout, &size, images)
     job.plane = plane_size(layout, positions(layout, &size))
     job.strip = size.images * size.rows * layout.cols * mr
-    job.whole = (
-        n_taps == 1 and layout.stride_h == 1 and layout.stride_w == 1
-        and layout.rows == layout.height and layout.cols == layout.width
-        and layout.first_row == 0 and layout.first_col == 0
-    )
+    job.in_place = size.rows * layout.cols >= SHORTEST
     cdef Py_ssize_t pair_tiles = (columns + no - 1) // no
     job.pairs = (
-        pair_tiles * (out_channels + PACKING) < tiles * n_taps * out_channels
+        pair_tiles * (out_channels + PACKING_PAIRS) < tiles * n_taps * out_channels
         and channels * layout.phases * job.plane <= MOST_STAGED
     )
     job.n_taps = n_taps
@@ -260,21 +302,19 @@ def weight_gradient(
     cdef real[::1] sums_array = empty((parts * sums_size,), np.asarray(dw).dtype)
     cdef real *sums = &sums_array[0]
     # Tasks: ranges of bands x groups x blocks of strips x blocks of tiles. Each packs its own
-    # strips and tiles, so what is wider is cut.
-    cdef Py_ssize_t row_blocks = min(strips, (strips * job.strip + MOST_PACKED - 1) // MOST_PACKED)
+    # tiles, so tiles are cut first; more strips than the cache holds are cut, too.
+    cdef Py_ssize_t row_blocks = min(strips, (strips * job.strip + MOST_ROWS - 1) // MOST_ROWS)
     cdef Py_ssize_t column_blocks = 1
     if num_threads > 1:
         while parts * groups * row_blocks * column_blocks < 2 * num_threads and (
             row_blocks < strips or column_blocks < tiles
         ):
-            if column_blocks < tiles and (
-                row_blocks >= strips or job.dy_image_stride <= job.x_image_stride
-            ):
+            if column_blocks < tiles:
                 column_blocks += 1
             else:
                 row_blocks += 1
     cdef Py_ssize_t row_block = (strips + row_blocks - 1) // row_blocks
-    cdef Py_ssize_t strips_size = row_block * job.strip
+    cdef Py_ssize_t strips_size = (1 if job.in_place else row_block) * job.strip
     cdef Py_ssize_t planes_size = (channels if job.pairs else no) * layout.phases * job.plane
     cdef Py_ssize_t tile_size = layout.phases * job.plane * no
     cdef Py_ssize_t buffer = (tile_size + planes_size + strips_size + 15) // 16 * 16
@@ -346,7 +386,7 @@ def weight_gradient(
             write_gradient(
                 &job, sums + ((g * tiles + j) * job.n_taps * strips + i) * micro, strips * micro,
                 parts, sums_size, j, min(mr, out_channels - i * mr),
-                dw0 + (g * out_channels + i * mr) * columns, columns,
+                dw0 + g * out_channels * columns + i * mr * dw_row, dw_row, dw_column,
             )
     free(buffers)
     free(shifts)

@@ -92,8 +92,8 @@ cdef extern from "kernels.h" nogil:
                                  Py_ssize_t, int) noexcept nogil
         void (*pack_mr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*pack_nr)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
-        void (*outer)(Py_ssize_t, const float *, const float *, const Py_ssize_t *, Py_ssize_t,
-                      float *, int) noexcept nogil
+        void (*outer)(Py_ssize_t, const float *, Py_ssize_t, const float *, const Py_ssize_t *,
+                      Py_ssize_t, float *, int) noexcept nogil
         void (*pack_no)(const float *, const Py_ssize_t *, Py_ssize_t, Py_ssize_t,
                         float *) noexcept nogil
         void (*gather)(const float *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
@@ -169,8 +169,8 @@ cdef extern from "kernels.h" nogil:
                                  Py_ssize_t, int) noexcept nogil
         void (*pack_mr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
         void (*pack_nr)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
-        void (*outer)(Py_ssize_t, const double *, const double *, const Py_ssize_t *, Py_ssize_t,
-                      double *, int) noexcept nogil
+        void (*outer)(Py_ssize_t, const double *, Py_ssize_t, const double *, const Py_ssize_t *,
+                      Py_ssize_t, double *, int) noexcept nogil
         void (*pack_no)(const double *, const Py_ssize_t *, Py_ssize_t, Py_ssize_t,
                         double *) noexcept nogil
         void (*gather)(const double *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
@@ -360,13 +360,13 @@ cdef inline void pack_b(
 
 
 cdef inline void outer_products(
-    Py_ssize_t k, const real *a, const real *b, const Py_ssize_t *rows, Py_ssize_t columns,
-    real *tile, bint first
+    Py_ssize_t k, const real *a, Py_ssize_t a_row, const real *b, const Py_ssize_t *rows,
+    Py_ssize_t columns, real *tile, bint first
 ) noexcept nogil:
     if real is float:
-        minidl_kernels_f32().outer(k, a, b, rows, columns, tile, first)
+        minidl_kernels_f32().outer(k, a, a_row, b, rows, columns, tile, first)
     else:
-        minidl_kernels_f64().outer(k, a, b, rows, columns, tile, first)
+        minidl_kernels_f64().outer(k, a, a_row, b, rows, columns, tile, first)
 
 
 cdef inline void pack_columns(

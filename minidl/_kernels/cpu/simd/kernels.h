@@ -93,10 +93,11 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4, PAST_CACHES = 8 };
         /* strip[j][i] = rows[i][j] for i < count <= mr (or nr), zero up to mr (or nr) */         \
         void (*pack_mr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
         void (*pack_nr)(const T *rows, ptrdiff_t ld, ptrdiff_t count, ptrdiff_t k, T *strip);     \
-        /* tile[MR][no] = a b, summed over k; added to what tile holds unless `first`. Row s of b \
-         * begins at b + rows[s]; vectors beyond the first `columns` columns are left out */      \
-        void (*outer)(ptrdiff_t k, const T *a, const T *b, const ptrdiff_t *rows,                 \
-                      ptrdiff_t columns, T *tile, int first);                                     \
+        /* tile[MR][no] = a b, summed over k; added to what tile holds unless `first`. a_row as   \
+         * in convolve; row s of b begins at b + rows[s]; vectors beyond the first `columns`      \
+         * columns are left out */                                                                \
+        void (*outer)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *b,                       \
+                      const ptrdiff_t *rows, ptrdiff_t columns, T *tile, int first);              \
         /* strip[j][i] = rows[starts[i] + j] for i < count <= no, zero up to a vector's end */    \
         void (*pack_no)(const T *rows, const ptrdiff_t *starts, ptrdiff_t count, ptrdiff_t k,     \
                         T *strip);                                                                \
