@@ -93,20 +93,26 @@ static uint8_t CAT(first_tap, SUFFIX)(const Pooling *g, ptrdiff_t p, ptrdiff_t q
 static void CAT(largest_of_four, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
                                          ptrdiff_t last, T *y, uint8_t *switches) {
     const ptrdiff_t cols = g->cols;
+    const ptrdiff_t ahead = 1024; /* what two rows by turns will need is not fetched by itself */
     for (ptrdiff_t p = first; p < last; ++p) {
         for (ptrdiff_t q = 0; q < cols; q += VL) {
-            const T *from = x + 2 * p * g->width + 2 * q;
-            const ptrdiff_t room = (g->height - 2 * p - 1) * g->width - 2 * q;
+            const T *upper = x + 2 * p * g->width + 2 * q, *lower = upper + g->width;
             const ptrdiff_t count = cols - q < VL ? cols - q : VL;
-            VEC pair[2] = {{0}}, taps[4];
-            for (int r = 0; r < 2; ++r, from += g->width) {
-                if (room >= 2 * VL)
-                    memcpy(pair, from, sizeof pair);
-                else
-                    memcpy(pair, from, 2 * count * sizeof(T));
-                taps[2 * r] = CAT(EVEN, VL)(INTS, pair[0], pair[1]);
-                taps[2 * r + 1] = CAT(ODD, VL)(INTS, pair[0], pair[1]);
+            T edge[2][2 * VL];
+            if ((g->height - 2 * p - 1) * g->width < 2 * (q + VL)) { /* vectors would leave x */
+                memset(edge, 0, sizeof edge);
+                upper = memcpy(edge[0], upper, 2 * count * sizeof(T));
+                lower = memcpy(edge[1], lower, 2 * count * sizeof(T));
             }
+            const VEC *one = (const VEC *)upper, *other = (const VEC *)lower;
+            for (int v = 0; v < 2; ++v) {
+                __builtin_prefetch(upper + ahead + v * VL);
+                __builtin_prefetch(lower + ahead + v * VL);
+            }
+            const VEC taps[] = {(VEC)CAT(EVEN, VL)(INTS, one[0], one[1]),
+                                (VEC)CAT(ODD, VL)(INTS, one[0], one[1]),
+                                (VEC)CAT(EVEN, VL)(INTS, other[0], other[1]),
+                                (VEC)CAT(ODD, VL)(INTS, other[0], other[1])};
             VEC best = taps[0];
             INTS winner = {0};
 #pragma GCC unroll 4
