@@ -24,7 +24,7 @@ MOST_FILTERS = 1 << 16
 # Bytes of a strip of transformed tiles that stay in a thread's cache.
 CACHE = 700 << 10
 # Where there are more filters: strips of tiles that all threads work on, and strips of filters by
-# which a thread multiplies them at a time.
+# which a thread multiplies them at a time: one, next to a single strip of tiles in its cache.
 BLOCK, GROUP = 3, 4
 # Bytes of transformed tiles of a weight gradient that are worked on at once.
 MOST_BYTES = 16 << 20
@@ -142,6 +142,8 @@ def _division(
     if in_channels * out_channels > MOST_FILTERS or vectors < 4:
         strips = -(-vectors * vector // widest)
         block, group = min(BLOCK, strips), min(GROUP, -(-filter_strips // 8))
+        if strips == 1:
+            group = 1
         return strips, block, group, block * v + threads * group * (u + block * m)
     width = widest
     if 4 * v > CACHE >= 4 * v * (widest - vector) // widest:

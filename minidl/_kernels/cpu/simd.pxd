@@ -98,7 +98,7 @@ cdef extern from "kernels.h" nogil:
                         float *) noexcept nogil
         void (*gather)(const float *, const Window *, Py_ssize_t, Py_ssize_t, const Segment *,
                        Py_ssize_t, float *) noexcept nogil
-        void (*winograd_filter)(const float *, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
+        void (*winograd_filter)(const float *, int, Py_ssize_t, float *, Py_ssize_t) noexcept nogil
         void (*winograd_input)(const float *, const float *, const Window *, Py_ssize_t,
                                Py_ssize_t, const Segment *, Py_ssize_t, Py_ssize_t, float *,
                                Py_ssize_t) noexcept nogil

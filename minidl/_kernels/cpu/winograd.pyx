@@ -20,10 +20,11 @@ cdef enum:
     POINTS = 36
     TILE = 4
     # Elements between one point's rows and the next's, so that the 36 streams of a transform do
-    # not all fall into the same set of the cache.
+    # not all fall into the same set of the cache; at least MR.
     PAD = 16
     MOST_LANES = 48
-    # Channels of a strip of tiles that one thread transforms at a time.
+    MOST_ROWS = 8
+    # Channels of a strip of tiles that one thread transforms at a time; even.
     CHANNELS = 16
 
 
@@ -70,7 +71,7 @@ cdef void transform_filters(
     Some channels at a time, so that the weights of several strips are read where they lie side by
     side: a filter's channels do, or the filters of a channel.
     """
-    cdef float g[9 * CHANNELS * 16]
+    cdef float g[9 * CHANNELS * MOST_ROWS]
     cdef const float *weight
     cdef Py_ssize_t mr = isa.mr, block, c, i, strip, channels, rows
     cdef Py_ssize_t count = min(filters, layer.out_channels - first)
@@ -85,10 +86,8 @@ cdef void transform_filters(
             else:
                 for i in range(channels):
                     isa.pack_mr(weight + i * layer.in_stride, layer.out_stride, rows, 9, g + 9 * i * mr)
-            for i in range(channels):
-                isa.winograd_filter(g + (9 * i + (8 if layer.flip else 0)) * mr,
-                                    -mr if layer.flip else mr,
-                                    u + strip * POINTS * layer.u_step + (c + i) * mr, layer.u_step)
+            isa.winograd_filter(g, layer.flip, channels,
+                                u + strip * POINTS * layer.u_step + c * mr, layer.u_step)
 
 
 cdef inline Py_ssize_t first_tile(

@@ -105,7 +105,7 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4, PAST_CACHES = 8 };
         void (*gather)(const T *channel, const Window *window, ptrdiff_t dy, ptrdiff_t dx,        \
                        const Segment *segments, ptrdiff_t count, T *target);                      \
         /* the transforms of winograd.h */                                                        \
-        void (*winograd_filter)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step);            \
+        void (*winograd_filter)(const T *g, int flip, ptrdiff_t channels, T *u, ptrdiff_t u_step); \
         void (*winograd_input)(const T *channel, const T *end, const Window *window,              \
                                ptrdiff_t dy, ptrdiff_t dx, const Segment *segments,              \
                                ptrdiff_t count, ptrdiff_t lanes, T *v, ptrdiff_t v_step);        \

@@ -54,6 +54,18 @@
 #define INTERLEAVE_HIGH_16(I, a, b) \
     SHUFFLE(I, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 
+/* Both first halves, and both second halves, of two vectors. */
+#define LOW_HALVES_2(I, a, b) SHUFFLE(I, a, b, 0, 2)
+#define HIGH_HALVES_2(I, a, b) SHUFFLE(I, a, b, 1, 3)
+#define LOW_HALVES_4(I, a, b) SHUFFLE(I, a, b, 0, 1, 4, 5)
+#define HIGH_HALVES_4(I, a, b) SHUFFLE(I, a, b, 2, 3, 6, 7)
+#define LOW_HALVES_8(I, a, b) SHUFFLE(I, a, b, 0, 1, 2, 3, 8, 9, 10, 11)
+#define HIGH_HALVES_8(I, a, b) SHUFFLE(I, a, b, 4, 5, 6, 7, 12, 13, 14, 15)
+#define LOW_HALVES_16(I, a, b) \
+    SHUFFLE(I, a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+#define HIGH_HALVES_16(I, a, b) \
+    SHUFFLE(I, a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
+
 /* Write a vector of BYTES past the caches, to an address that is a multiple of BYTES. */
 #if defined(__clang__)
 #define STREAM(to, x) __builtin_nontemporal_store((STREAMED)(x), (STREAMED *)(to))

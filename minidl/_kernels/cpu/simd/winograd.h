@@ -262,10 +262,16 @@ static void CAT(winograd_output, SUFFIX)(const T *m, ptrdiff_t m_step, ptrdiff_t
     }
 }
 
-static inline void CAT(filter_1d, SUFFIX)(const ROW *g, int g_step, ROW *u, int u_step) {
-    const ROW g0 = g[0], g1 = g[g_step], g2 = g[2 * g_step];
-    const ROW even_a = A_SCALE * (g0 + A2 * g2), odd_a = A_SCALE * A1 * g1;
-    const ROW even_b = B_SCALE * (g0 + B2 * g2), odd_b = B_SCALE * B1 * g1;
+/* A strip of filters for one channel, or for two where they fill a vector. */
+#define SIDES (VL == 2 * MR ? 2 : 1)
+typedef T CAT(filters, SUFFIX)
+    __attribute__((vector_size(SIDES * MR * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define FILTERS CAT(filters, SUFFIX)
+
+static inline void CAT(filter_1d, SUFFIX)(const FILTERS *g, int g_step, FILTERS *u, int u_step) {
+    const FILTERS g0 = g[0], g1 = g[g_step], g2 = g[2 * g_step];
+    const FILTERS even_a = A_SCALE * (g0 + A2 * g2), odd_a = A_SCALE * A1 * g1;
+    const FILTERS even_b = B_SCALE * (g0 + B2 * g2), odd_b = B_SCALE * B1 * g1;
     u[0] = (1 / AB) * g0;
     u[u_step] = even_a + odd_a;
     u[2 * u_step] = even_a - odd_a;
@@ -274,17 +280,46 @@ static inline void CAT(filter_1d, SUFFIX)(const ROW *g, int g_step, ROW *u, int 
     u[5 * u_step] = g2;
 }
 
-/* u[xi] = (G g G')[xi] for MR filters: g holds 9 rows `g_step` apart, u gets 36 rows `u_step`
- * apart. A negative g_step turns the filters by half a turn. */
-static void CAT(winograd_filter, SUFFIX)(const T *g, ptrdiff_t g_step, T *u, ptrdiff_t u_step) {
-    ROW in[9], half[18], out[36];
-    for (int i = 0; i < 9; ++i) in[i] = *(const ROW *)(g + i * g_step);
+/* u[xi][c] = (G g G')[xi] of MR filters for each channel: g holds [channel][9][MR], u gets 36 rows
+ * `u_step` apart. With `flip` filters are turned by half a turn. Where vectors hold two channels,
+ * an odd number of them is read and written as if it were the next even one. */
+static void CAT(winograd_filter, SUFFIX)(const T *g, int flip, ptrdiff_t channels, T *u,
+                                         ptrdiff_t u_step) {
+    for (ptrdiff_t c = 0; c < channels; c += SIDES, g += SIDES * 9 * MR, u += SIDES * MR) {
+        FILTERS in[9], half[18];
+#if VL == 2 * MR
+#pragma GCC unroll 5
+        for (int i = 0; i < 9; i += 2) { /* the ninth comes with the eighth once more */
+            const int from = i < 8 ? i : 7;
+            const VEC a = *(const VEC *)(g + from * MR), b = *(const VEC *)(g + (9 + from) * MR);
+            in[from] = CAT(LOW_HALVES, VL)(INTS, a, b);
+            in[from + 1] = CAT(HIGH_HALVES, VL)(INTS, a, b);
+        }
+#else
+#pragma GCC unroll 9
+        for (int i = 0; i < 9; ++i) in[i] = *(const FILTERS *)(g + i * MR);
+#endif
+        if (flip) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+                const FILTERS last = in[8 - i];
+                in[8 - i] = in[i];
+                in[i] = last;
+            }
+        }
 #pragma GCC unroll 3
-    for (int j = 0; j < 3; ++j) CAT(filter_1d, SUFFIX)(in + j, 3, half + j, 3);
+        for (int j = 0; j < 3; ++j) CAT(filter_1d, SUFFIX)(in + j, 3, half + j, 3);
 #pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) CAT(filter_1d, SUFFIX)(half + 3 * i, 1, out + 6 * i, 1);
-    for (int i = 0; i < 36; ++i) *(ROW *)(u + i * u_step) = out[i];
+        for (int i = 0; i < 6; ++i) {
+            FILTERS out[6];
+            CAT(filter_1d, SUFFIX)(half + 3 * i, 1, out, 1);
+#pragma GCC unroll 6
+            for (int j = 0; j < 6; ++j) *(FILTERS *)(u + (6 * i + j) * u_step) = out[j];
+        }
+    }
 }
+#undef SIDES
+#undef FILTERS
 
 static inline void CAT(weight_1d, SUFFIX)(const VEC *m, int m_step, VEC *w, int w_step) {
     const VEC even_a = m[m_step] + m[2 * m_step], odd_a = A1 * (m[m_step] - m[2 * m_step]);
