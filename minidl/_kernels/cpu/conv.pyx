@@ -78,7 +78,7 @@ cdef struct Job:
     Py_ssize_t few, columns             # see FEW_PIXELS; their columns lie behind the strips of B
     Py_ssize_t nr
     Py_ssize_t n_taps, depth, plane     # depth: channels of a group times taps
-    Py_ssize_t channel_block            # channels in the planes, or in B, at once
+    Py_ssize_t channel_block, blocks    # channels in the planes, or in B, at once; how often
     const Py_ssize_t *shifts            # of the rows of B, in planes of `channel_block` channels
     Grid source, target                 # pixels of planes or x, and of y
     Raster raster                       # of x
@@ -324,16 +324,17 @@ cdef void convolve_band(
     const real *constants, const real *residual, real *y, const Scratch *scratch, real *buffers,
     int num_threads
 ) noexcept nogil:
-    """One band of one group, by one thread or by several that share the first one's buffers."""
+    """One band of one group, by one thread or by several, which stage all of it before they part."""
     cdef Py_ssize_t mr = rows_of_strip(x), nr = job.nr, strips = job.strips
     cdef Py_ssize_t channels = job.depth // job.n_taps, g = task // job.bands
     cdef Py_ssize_t image_plane = job.layout.height * job.layout.width
     cdef Band band = band_at(job.layout, &job.size, job.images, task % job.bands)
     cdef Band next_band = band_at(job.layout, &job.size, job.images, (task + 1) % job.bands)
-    cdef real *collected = buffers + job.planes_size
-    cdef real *partial = collected + job.collected_size
+    cdef Py_ssize_t staged = job.planes_size + job.collected_size, blocks = job.blocks
+    cdef real *partial = buffers + (staged if num_threads == 1 else blocks * staged)
     cdef real *tiles = partial + job.partial_size
-    cdef Py_ssize_t block, channel0, count, parts, i
+    cdef Py_ssize_t block, channel0, count, parts, i, j
+    cdef real *planes
     x += g * channels * image_plane
     weight += g * job.weight_group
     packed += g * job.packed_strips * mr * job.depth
@@ -342,24 +343,33 @@ cdef void convolve_band(
         residual += g * job.out_channels * job.y_plane
     y += g * job.out_channels * job.y_plane
     find_all_runs(job, &band, scratch)
-    for block in range((channels + job.channel_block - 1) // job.channel_block):
-        channel0 = block * job.channel_block
-        count = min(job.channel_block, channels - channel0)
-        if num_threads == 1:
+    if num_threads == 1:                    # block by block, each while it is in the cache
+        for block in range(blocks):
+            channel0 = block * job.channel_block
+            count = min(job.channel_block, channels - channel0)
             stage(job, x + channel0 * image_plane, &band, count, 0, count, scratch, buffers,
-                  collected)
+                  buffers + job.planes_size)
             multiply(job, x, &band, &next_band, channel0, count, weight, packed, constants,
-                     residual, 0, strips, y, scratch, buffers, collected, partial, tiles)
-            continue
-        parts = min(count, PARTS * num_threads)
-        for i in prange(parts, num_threads=num_threads, schedule="dynamic"):
-            stage(job, x + channel0 * image_plane, &band, count, i * count // parts,
-                  (i + 1) * count // parts, scratch, buffers, collected)
-        parts = min(strips, PARTS * num_threads)
-        for i in prange(parts, num_threads=num_threads, schedule="dynamic"):
-            multiply(job, x, &band, &next_band, channel0, count, weight, packed, constants,
-                     residual, i * strips // parts, (i + 1) * strips // parts, y, scratch, buffers,
-                     collected, partial, tiles + threadid() * job.thread_size)
+                     residual, 0, strips, y, scratch, buffers, buffers + job.planes_size, partial,
+                     tiles)
+        return
+    parts = min(job.channel_block, (PARTS * num_threads + blocks - 1) // blocks)
+    for i in prange(blocks * parts, num_threads=num_threads, schedule="dynamic"):
+        channel0 = i // parts * job.channel_block
+        count = min(job.channel_block, channels - channel0)
+        planes = buffers + i // parts * staged
+        j = i % parts
+        stage(job, x + channel0 * image_plane, &band, count, j * count // parts,
+              (j + 1) * count // parts, scratch, planes, planes + job.planes_size)
+    parts = min(strips, PARTS * num_threads)
+    for i in prange(parts, num_threads=num_threads, schedule="dynamic"):
+        for block in range(blocks):
+            channel0 = block * job.channel_block
+            planes = buffers + block * staged
+            multiply(job, x, &band, &next_band, channel0,
+                     min(job.channel_block, channels - channel0), weight, packed, constants,
+                     residual, i * strips // parts, (i + 1) * strips // parts, y, scratch, planes,
+                     planes + job.planes_size, partial, tiles + threadid() * 2 * mr * nr)
 
 
 cdef Py_ssize_t all_positions(
@@ -424,7 +434,7 @@ cdef struct Part:
     Py_ssize_t first_pixel              # in y
     Py_ssize_t first_packed             # in the packed weights
     Py_ssize_t tasks, own               # see `divide`
-    Py_ssize_t size_of_runs, size_of_first_runs
+    Py_ssize_t size_of_buffers, size_of_runs, size_of_first_runs
     Py_ssize_t *shifts
 
 
@@ -451,6 +461,7 @@ cdef divide(
         part.own -= part.tasks % num_threads
     cdef Py_ssize_t band_strips = (positions(&job.numbering, &job.size) + nr - 1) // nr
     cdef Py_ssize_t block_depth = job.channel_block * n_taps
+    job.blocks = (channels + job.channel_block - 1) // job.channel_block
     job.planes_size = job.channel_block * layout.phases * job.plane if job.in_planes else 0
     job.columns = band_strips * nr * block_depth
     job.collected_size = job.columns + job.few * block_depth if job.collected else 0
@@ -459,6 +470,13 @@ cdef divide(
         job.planes_size + job.collected_size + job.partial_size
         + 2 * mr * nr                                       # a tile of the residual, and of y
     )
+    part.size_of_buffers = num_threads * job.thread_size
+    if part.own < part.tasks:
+        part.size_of_buffers = max(
+            part.size_of_buffers,
+            job.blocks * (job.planes_size + job.collected_size) + job.partial_size
+            + num_threads * 2 * mr * nr,
+        )
     part.size_of_runs = band_strips * nr
     part.size_of_first_runs = band_strips + 1
     part.shifts = <Py_ssize_t *>malloc(block_depth * sizeof(Py_ssize_t))
@@ -481,9 +499,9 @@ cdef convolve_part(
     const real *residual, real *y, int num_threads
 ):
     cdef Job job = part.job
-    cdef Py_ssize_t size = num_threads * job.thread_size, task, t
+    cdef Py_ssize_t task, t
     cdef Py_ssize_t most = part.size_of_runs, most_first = part.size_of_first_runs
-    cdef real *buffers = <real *>malloc(size * sizeof(real))
+    cdef real *buffers = <real *>malloc(part.size_of_buffers * sizeof(real))
     cdef Run *runs = <Run *>malloc(num_threads * 2 * most * sizeof(Run))
     cdef Py_ssize_t *first_runs = <Py_ssize_t *>malloc(
         num_threads * 2 * most_first * sizeof(Py_ssize_t)
@@ -493,7 +511,7 @@ cdef convolve_part(
         free(buffers)
         free(runs)
         free(first_runs)
-        raise MemoryError(f"convolution: no memory for {size} elements")
+        raise MemoryError(f"convolution: no memory for {part.size_of_buffers} elements")
     job.raster = raster_of(job.layout, x, job.images * job.x_image_stride)
     with nogil:
         for task in prange(
