@@ -183,9 +183,10 @@ static inline void minidl_publish(void) {
 #endif
 }
 
-/* The tables of the instruction set in use, and its name. */
+/* The tables of the instruction set in use, and its name; always the same ones, as compilers are
+ * told, so that loops ask but once. */
 const char *minidl_instruction_set(void);
-const Kernels_F32 *minidl_kernels_f32(void);
-const Kernels_F64 *minidl_kernels_f64(void);
+const Kernels_F32 *minidl_kernels_f32(void) __attribute__((const));
+const Kernels_F64 *minidl_kernels_f64(void) __attribute__((const));
 
 #endif
