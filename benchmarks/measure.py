@@ -132,8 +132,9 @@ def network_works(name: str, mode: str, images: np.ndarray, labels: np.ndarray) 
     """What a network does in one mode, by NETWORK_WORKS.
 
     forward: in evaluation mode, the network as it is trained. inference: the same with batch
-    normalisation folded into convolutions, by `md.nn.fuse`, by PyTorch's torch.fx, by ONNX Runtime
-    itself. step: forward, cross-entropy, backward, SGD with momentum.
+    normalisation folded into convolutions, by `md.nn.fuse` and repeated by `md.nn.Replay`, by
+    PyTorch's torch.fx, by ONNX Runtime itself. step: forward, cross-entropy, backward, SGD with
+    momentum.
     """
     md.manual_seed(0)
     model: Any = md.models.create(name, image_size=images.shape[-1])
@@ -143,7 +144,10 @@ def network_works(name: str, mode: str, images: np.ndarray, labels: np.ndarray) 
         framework: Any = md
         cross_entropy = md.functional.cross_entropy
         x, y = md.from_numpy(images), md.from_numpy(labels)
-        fuse: Callable[[Any], Any] = md.nn.fuse
+
+        def fuse(network: Any) -> Any:
+            return md.nn.Replay(md.nn.fuse(network))
+
     else:
         import torch
         from torch.fx.experimental.optimization import fuse

@@ -23,6 +23,7 @@ from minidl import installation
 from minidl._kernels import cpu, reference
 from minidl._kernels.cpu import rows
 from minidl.commands import Parser, exit_status
+from minidl.functional import conv
 
 from .commands import machine, positive, write_json
 from .cpu import NETWORKS
@@ -127,6 +128,19 @@ def timer(name: str, kernel: Callable[..., Any], calls: list[Call]) -> Callable[
     return timed
 
 
+def preparer(prepare: Callable[..., Any], calls: list[Call]) -> Callable[..., Any]:
+    """`conv2d_prepared`, whose results add each of their calls to `calls`."""
+
+    def prepare_timed(x: Any, weight: Any, *bias: Any, **options: Any) -> Callable[..., Any]:
+        convolve = prepare(x, weight, *bias, **options)
+        timed = timer(
+            "conv2d_forward", lambda x, _, residual, /, **__: convolve(x, residual), calls
+        )
+        return lambda x, residual: timed(x, weight, residual, **options)
+
+    return prepare_timed
+
+
 @contextmanager
 def recorded() -> Iterator[list[Call]]:
     """The calls of kernels, in a list that grows with each."""
@@ -135,7 +149,12 @@ def recorded() -> Iterator[list[Call]]:
         {name: timer(name, getattr(module, name), calls) for name in names}
         for module, names in ((cpu, reference.__all__), (rows, rows.__all__))
     )
-    with mock.patch.multiple(cpu, **contract), mock.patch.multiple(rows, **others):
+    prepare = preparer(conv.conv2d_prepared, calls)
+    with (
+        mock.patch.multiple(cpu, **contract),
+        mock.patch.multiple(rows, **others),
+        mock.patch.object(conv, "conv2d_prepared", prepare),
+    ):
         yield calls
 
 
@@ -146,16 +165,17 @@ def take_profiles(work: Work, threads: Sequence[int], rounds: int) -> Turns:
     caches, and for its threads that still wait.
     """
     turns: Turns = {str(count): [] for count in threads}
-    for _ in range(rounds):
-        for count in threads:
-            md.set_num_threads(count)
-            work()
-            with recorded() as calls:
+    with recorded() as calls:
+        for _ in range(rounds):
+            for count in threads:
+                md.set_num_threads(count)
+                work()
+                calls.clear()
                 begun = time.perf_counter()
                 work()
                 whole = time.perf_counter() - begun
-            outside = Call(OUTSIDE, whole - sum(call.seconds for call in calls))
-            turns[str(count)].append([*calls, outside])
+                outside = Call(OUTSIDE, whole - sum(call.seconds for call in calls))
+                turns[str(count)].append([*calls, outside])
     return turns
 
 
