@@ -93,6 +93,18 @@ def test_results_in_a_structure_are_new_each_time():
         assert_same(replay(x[:, :, ::-1]), model(x[:, :, ::-1]))  # not contiguous
 
 
+def test_a_copy_is_of_the_model_alone():
+    md.manual_seed(0)
+    replay = nn.Replay(Net().eval())
+    x = images(1, 3, 8, 8)
+    with md.no_grad():
+        replay(x)
+        copied = copy.deepcopy(replay)
+        copied.model.conv.weight.mul_(2.0)
+        assert_same(copied(x), copied.model(x))
+        assert_same(replay(x), replay.model(x))
+
+
 @pytest.mark.parametrize("dtype", [md.float32, md.float64])
 def test_dtypes(dtype):
     md.manual_seed(0)

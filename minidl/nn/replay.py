@@ -64,6 +64,9 @@ class Replay(Module):
         self._parts = _Parts(model)
         self._recordings: dict[Any, _Recording] = {}
 
+    def __reduce__(self) -> Any:
+        return Replay, (self.model,)  # a copy makes recordings of its own
+
     def forward(self, x: Tensor) -> Any:
         """What `model(x)` returns."""
         if self._parts.have_changed():

@@ -592,8 +592,9 @@ cdef class Convolution:
 
     def __dealloc__(self):
         cdef Py_ssize_t i
-        for i in range(self.count):
-            free(self.parts[i].shifts)
+        if self.parts != NULL:
+            for i in range(self.count):
+                free(self.parts[i].shifts)
         free(self.parts)
         free(self.packed)
 
