@@ -130,6 +130,9 @@ def test_parameters_that_change():
         assert_same(replay(x), model(x))
         model.norm = nn.Identity()
         assert_same(replay(x), model(x))
+        replay.model = Net().eval()
+        assert_same(replay(x), replay.model(x))
+        replay.model = model
         model.load_state_dict(Net().state_dict(), strict=False)
         assert_same(replay(x), model(x))
         assert not np.array_equal(before, replay(x)["scores"].numpy())

@@ -61,7 +61,7 @@ class Replay(Module):
         if not isinstance(model, Module):
             raise TypeError(f"Replay: model must be a Module, got {type(model).__name__}")
         self.model = model
-        self._parts = _Parts(model)
+        self._parts = _Parts(self)
         self._recordings: dict[Any, _Recording] = {}
 
     def __reduce__(self) -> Any:
@@ -70,7 +70,7 @@ class Replay(Module):
     def forward(self, x: Tensor) -> Any:
         """What `model(x)` returns."""
         if self._parts.have_changed():
-            self._parts = _Parts(self.model)
+            self._parts = _Parts(self)
             self._recordings.clear()
         if not isinstance(x, Tensor) or not is_floating(x.dtype) or not self._parts.are_used(x):
             return self.model(x)
@@ -106,16 +106,18 @@ _VERSION = attrgetter("version.value")
 class _Parts:
     """The modules and tensors of a network as they were, and whether they still are."""
 
-    def __init__(self, model: Module) -> None:
-        self._modules = list(model.modules())
-        self._tensors = [*model.parameters(), *model.buffers()]
+    def __init__(self, replay: Replay) -> None:
+        self._modules = list(replay.model.modules())
+        self._tensors = [*replay.parameters(), *replay.buffers()]
         self._arrays = [tensor.data for tensor in self._tensors]
         self._versions = list(map(_VERSION, self._tensors))
         self._hooks = [
             hooks for m in self._modules for hooks in (m._forward_pre_hooks, m._forward_hooks)
         ]
         self._tables: list[dict[str, Any]] = [
-            table for m in self._modules for table in (m._parameters, m._buffers, m._modules)
+            table
+            for m in (replay, *self._modules)
+            for table in (m._parameters, m._buffers, m._modules)
         ]
         self._members = list(chain.from_iterable(map(dict.values, self._tables)))
 
