@@ -146,7 +146,7 @@ LAYERS = {
     nn.Softmax: (lambda: nn.Softmax(1), ONE),
     nn.Tanh: (nn.Tanh, ONE),
 }
-CONTAINERS = {nn.Module, nn.ModuleList}
+CONTAINERS = {nn.Module, nn.ModuleList, nn.Replay}  # Replay: gradients are the network's own
 
 CHECKS = [md.gradcheck, md.gradgradcheck]
 
