@@ -331,34 +331,23 @@ def test_matmul_equals_numpy(sizes, batch, dtype, layouts, seed):
     assert relative_error(np.swapaxes(transposed, -1, -2), expected) <= TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("rows", "depth", "cols"), [(1, 5003, 53), (5, 90, 2917), (16, 513, 1025)])
-def test_matmul_of_few_rows_with_a_large_matrix(rows, depth, cols, dtype):
-    generator = np.random.default_rng(rows)
-    a = generator.standard_normal((rows, depth)).astype(dtype)
-    b = generator.standard_normal((depth, cols)).astype(dtype)
-    expected = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
-    by_columns = np.ascontiguousarray(b.T).T
-    for matrix in (b, by_columns):
-        assert relative_error(cpu.matmul(a, matrix), expected) <= TOLERANCE[dtype]
-    assert_same_bits_for_any_threads(lambda: (cpu.matmul(a, b), cpu.matmul(a, by_columns)))
-
-
-# The last two results are so large that they are written past the caches, the last one row by row
-# at addresses that no vector is aligned to.
+# Few rows with a large matrix; few columns with a wide one: the last two results are so large that
+# they are written past the caches, the last one row by row at addresses no vector is aligned to.
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(
-    ("rows", "depth", "cols"), [(5003, 1, 53), (1026, 64, 513), (2051, 8, 2064), (2053, 3, 2051)]
-)
-def test_matmul_of_few_columns_with_a_wide_matrix(rows, depth, cols, dtype):
+    ("rows", "depth", "cols"),
+    [(1, 5003, 53), (5, 90, 2917), (16, 513, 1025), (5003, 1, 53), (1026, 64, 513),
+     (2051, 8, 2064), (2053, 3, 2051)],
+)  # fmt: skip
+def test_matmul_of_thin_matrices(rows, depth, cols, dtype):
     generator = np.random.default_rng(rows)
     a = generator.standard_normal((rows, depth)).astype(dtype)
     b = generator.standard_normal((depth, cols)).astype(dtype)
     expected = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
-    by_rows = np.ascontiguousarray(a.T).T
-    for matrix in (a, by_rows):
-        assert relative_error(cpu.matmul(matrix, b), expected) <= TOLERANCE[dtype]
-    assert_same_bits_for_any_threads(lambda: cpu.matmul(a, b))
+    for left in (a, np.asfortranarray(a)):
+        for right in (b, np.asfortranarray(b)):
+            assert relative_error(cpu.matmul(left, right), expected) <= TOLERANCE[dtype]
+    assert_same_bits_for_any_threads(lambda: (cpu.matmul(a, b), cpu.matmul(a, b.copy("F"))))
 
 
 def test_wrong_arguments_are_named():

@@ -36,10 +36,9 @@ def as_kernel_array(
     return array if slices and array.flags.aligned and has_rows(array) else contiguous(array)
 
 
-def contiguous(array: np.ndarray) -> np.ndarray:
-    """`array` itself, or a copy that is C-contiguous and aligned."""
-    flags = array.flags
-    if flags.c_contiguous and flags.aligned:
+def contiguous(array: Any) -> Any:
+    """`array` itself, or a copy that is C-contiguous and aligned; None stays None."""
+    if array is None or (array.flags.c_contiguous and array.flags.aligned):
         return array
     return np.require(array, requirements=["C", "A"])
 

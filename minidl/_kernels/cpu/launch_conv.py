@@ -119,6 +119,7 @@ def conv2d_forward(
 
     x (N, C, H, W), weight (K, C/groups, R, S), bias (K,) -> y and residual (N, K, P, Q).
     """
+    x = as_kernel_array("conv2d", "input", x, 4)  # here, so that a copy is made but once
     options = bias, stride, padding, dilation, groups, norm, residual, relu
     return conv2d_prepared(x, weight, *options)(x, residual)
 
@@ -168,7 +169,7 @@ def conv2d_prepared(
             y = empty(shape, dtype)
             conv_grouped.convolve(
                 contiguous(x), *filters, planes, ends, groups, bias, constants, relu,
-                None if residual is None else contiguous(residual), y, (1, 1), num_threads,
+                contiguous(residual), y, (1, 1), num_threads,
             )  # fmt: skip
             return y
 
@@ -181,7 +182,7 @@ def conv2d_prepared(
 
     def convolve(x: Array, residual: Array | None) -> Array:
         y = empty(shape, dtype)
-        convolution(contiguous(x), None if residual is None else contiguous(residual), y)
+        convolution(contiguous(x), contiguous(residual), y)
         return y
 
     return convolve

@@ -122,7 +122,7 @@ def prepared(
         y, scratch = empty(shape, x.dtype), empty((size,), x.dtype)
         winograd.convolve(
             contiguous(x), *filters, bias, norm,
-            None if residual is None else contiguous(residual), relu, y, offset, *division,
+            contiguous(residual), relu, y, offset, *division,
             scratch, threads,
         )  # fmt: skip
         return y
