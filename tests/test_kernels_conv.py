@@ -152,8 +152,12 @@ LARGE = [
     ((5, 130, 13, 14), (72, 130, 3, 3), {"stride": (2, 2), "padding": (1, 1, 1, 1)}),
     ((6, 40, 30, 29), (9, 40, 2, 3), {"padding": (1, 1, 1, 1)}),
     # One image: a few pixels more than strips hold, and all threads at work on one band.
-    ((1, 600, 7, 7), (61, 600, 1, 1), {}),
+    ((1, 600, 7, 7), (64, 600, 1, 1), {}),
     ((1, 65, 14, 14), (24, 65, 1, 1), {}),
+    ((50, 40, 1, 1), (24, 40, 1, 1), {}),
+    # More filters than those for which pixels are read where they lie.
+    ((1, 40, 14, 14), (264, 40, 1, 1), {}),
+    ((2, 600, 7, 7), (261, 600, 1, 1), {}),
     ((1, 70, 13, 13), (40, 70, 3, 3), {"stride": (2, 2), "padding": (1, 1, 1, 1)}),
 ]
 

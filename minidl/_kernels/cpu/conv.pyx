@@ -10,8 +10,9 @@ Both are one sum over taps. A tap (dy, dx) is one element of the window; through
 A task runs strips of MR output channels over a band of the input, NR positions at a time. Planes
 (see planes.pyx) hold the band so that taps are shifts. But they have positions between the rows
 that are no pixels, and 1x1 windows need no shifts: small images and those windows are collected
-into strips of B, pixel after pixel, from one image into the next. Every output is summed over the
-same blocks of channels and taps whatever the number of threads: the bits do not depend on it.
+into strips of B, pixel after pixel, from one image into the next, unless there are so few filters
+that reading them where they lie is faster. Every output is summed over the same blocks of channels
+and taps whatever the number of threads: the bits do not depend on it.
 """
 
 cimport numpy as cnp
@@ -38,6 +39,7 @@ cdef enum:
     COLLECT_ROW = 400           # and in what each row of them takes besides
     PACKED_STRIPS = 4           # strips of weights that are packed together
     FEW_PIXELS = 4              # in a strip of B, that are multiplied one by one
+    FEW_FILTERS = 256           # for which pixels are not collected that lie side by side
     FEW_ROUNDS = 8              # in which the last may leave threads idle
     PARTS = 4                   # for each thread, of what all threads share
     MOST_DEPTH = 512            # products that are added up in a row: rounding errors grow with it
@@ -173,6 +175,16 @@ cdef void read_tile(
                    runs[r].len * sizeof(real))
 
 
+cdef void find_places(
+    const Job *job, const Run *runs, Py_ssize_t n_runs, Py_ssize_t *places
+) noexcept nogil:
+    """Where in y the pixels of some runs are, one by one."""
+    cdef Py_ssize_t r, i
+    for r in range(n_runs):
+        for i in range(runs[r].len):
+            places[runs[r].at + i] = runs[r].place + i * job.target.col
+
+
 cdef const real *line_ahead(
     const Job *job, const real *x, const Band *band, Py_ssize_t tile
 ) noexcept nogil:
@@ -207,6 +219,17 @@ cdef void find_all_runs(const Job *job, const Band *band, const Scratch *scratch
     )
 
 
+cdef inline bint in_place(const Job *job, const Scratch *scratch, Py_ssize_t strip) noexcept nogil:
+    """Whether a strip of B is not collected, but read where its pixels lie, side by side.
+
+    Each strip of A that meets it takes longer then, so it pays only if there are few.
+    """
+    return (
+        job.out_channels <= FEW_FILTERS
+        and scratch.sources[scratch.first_source[strip]].len == job.nr
+    )
+
+
 cdef void stage(
     const Job *job, const real *x, const Band *band, Py_ssize_t count, Py_ssize_t first,
     Py_ssize_t last, const Scratch *scratch, real *planes, real *collected
@@ -215,6 +238,7 @@ cdef void stage(
     cdef Py_ssize_t nr = job.nr, k = count * job.n_taps, b, i, j
     cdef Py_ssize_t row = first * job.n_taps, rows = (last - first) * job.n_taps
     cdef Py_ssize_t n = positions(&job.numbering, band), strips = (n + nr - 1) // nr
+    cdef const Run *run
     if job.in_planes:
         fill_planes(
             x + first * job.layout.height * job.layout.width, job.x_image_stride, last - first,
@@ -223,17 +247,23 @@ cdef void stage(
         x = planes
     if not job.collected:
         return
-    if n % nr:                                              # beyond the last pixel
+    if 0 < n % nr <= job.few:
+        strips -= 1
+        run = scratch.sources + scratch.first_source[strips]
+        for i in range(n % nr):
+            while i == run.at + run.len:
+                run += 1
+            for j in range(row, row + rows):
+                collected[job.columns + i * k + j] = x[job.shifts[j] + run.place + i - run.at]
+    elif n % nr:                                            # beyond the last pixel
         memset(collected + ((strips - 1) * k + row) * nr, 0, rows * nr * sizeof(real))
     for b in range(strips):
+        if in_place(job, scratch, b):
+            continue
         line_up(
             x, job.shifts + row, rows, scratch.sources + scratch.first_source[b],
             scratch.first_source[b + 1] - scratch.first_source[b], collected + (b * k + row) * nr,
         )
-    if n % nr <= job.few:
-        for i in range(n % nr):
-            for j in range(row, row + rows):
-                collected[job.columns + i * k + j] = collected[((strips - 1) * k + j) * nr + i]
 
 
 cdef void multiply(
@@ -250,19 +280,19 @@ cdef void multiply(
     cdef Py_ssize_t image_plane = job.layout.height * job.layout.width
     cdef Py_ssize_t n = positions(&job.numbering, band), strips = (n + nr - 1) // nr
     cdef Py_ssize_t pixels, vectors, n_runs, a_row, ahead_row, ahead_step
-    cdef const Py_ssize_t *shifts = NULL
+    cdef const Py_ssize_t *shifts
     cdef const Py_ssize_t *first_run = scratch.first_target
     cdef bint first = channel0 == 0, last = channel0 + count == channels
     cdef int flags = (0 if first else GOES_ON) | (job.finish if last else 0)
     cdef const Run *run
+    cdef Py_ssize_t places[FEW_PIXELS]
     cdef const real *ahead
     cdef const real *a_strip
     cdef const real *b_strip
     cdef const real *of_strip
     cdef const real *extra
     cdef real *tile
-    if not job.collected:
-        shifts = job.shifts
+    cdef const real *source = planes if job.in_planes else x + channel0 * image_plane
     for a in range(strip0, strip1):
         rows = min(mr, job.out_channels - a * mr)
         if a < job.packed_from:
@@ -278,6 +308,12 @@ cdef void multiply(
             if n_runs == 0:
                 continue                                    # between two images
             pixels = min(nr, n - b * nr)
+            extra = residual + a * mr * job.y_plane if last and residual != NULL else NULL
+            if pixels <= job.few:
+                find_places(job, run, n_runs, places)
+                convolve_pixels(k, a_strip, a_row, collected + job.columns, pixels, places,
+                                y + a * mr * job.y_plane, job.y_plane, of_strip, extra, flags)
+                continue
             vectors = (pixels + vl - 1) // vl
             if b == 0 and a_row > 1 and a + 1 < job.packed_from:
                 ahead = a_strip + mr * a_row                # the next rows of the weight
@@ -287,34 +323,31 @@ cdef void multiply(
                     job, x + (channel0 + count) * image_plane, band, tiles_done)
                 ahead_row, ahead_step = image_plane, AHEAD * image_plane
                 tiles_done += 1
-            b_strip = collected + b * k * nr if job.collected else planes + b * nr
+            shifts = job.shifts
+            if not job.collected:
+                b_strip = planes + b * nr
+            elif in_place(job, scratch, b):
+                b_strip = source + scratch.sources[scratch.first_source[b]].place
+            else:
+                b_strip = collected + b * k * nr
+                shifts = NULL
             if run.len == vectors * vl and job.target.col == 1 and rows == mr:
                 convolve_tile(
                     k, a_strip, a_row, b_strip, shifts, vectors,
                     y + a * mr * job.y_plane + run.place, job.y_plane, of_strip,
-                    residual + a * mr * job.y_plane + run.place
-                    if last and residual != NULL else NULL,
-                    flags, ahead, ahead_row, ahead_step,
+                    extra + run.place if extra != NULL else NULL, flags, ahead, ahead_row, ahead_step,
                 )
                 continue
-            extra = NULL
-            if last and residual != NULL:
-                read_tile(job, residual + a * mr * job.y_plane, nr, rows, run, n_runs, tiles)
+            if extra != NULL:
+                read_tile(job, extra, nr, rows, run, n_runs, tiles)
                 extra = tiles
             tile = tiles + mr * nr
             if not (first and last):
                 tile = partial + (a * strips + b) * mr * nr
-            if pixels <= job.few and a < job.packed_from:
-                convolve_pixels(k, a_strip, a_row, collected + job.columns, pixels, tile, nr,
-                                of_strip, flags)
-                if last:                                    # nothing more but to finish
-                    convolve_tile(0, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip,
-                                  extra, flags | GOES_ON, ahead, ahead_row, ahead_step)
-            else:
-                convolve_tile(
-                    k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip, extra, flags,
-                    ahead, ahead_row, ahead_step,
-                )
+            convolve_tile(
+                k, a_strip, a_row, b_strip, shifts, vectors, tile, nr, of_strip, extra, flags,
+                ahead, ahead_row, ahead_step,
+            )
             if last:
                 write_tile(job, tile, nr, rows, run, n_runs, y + a * mr * job.y_plane)
 
@@ -403,7 +436,7 @@ cdef Band choose_bands(
         &job.numbering, images, channels, work, vl,
         min(MOST_POSITIONS, MOST_STAGED // (job.channel_block * job.n_taps)), 0
     )
-    job.few = FEW_PIXELS if job.packed_from > 0 else 0
+    job.few = FEW_PIXELS if job.packed_strips == 0 else 0
     job.collected = job.n_taps == 1 or out_channels * (
         all_positions(layout, &padded, images, vl, nr, 0)
         - all_positions(&job.numbering, &dense, images, vl, nr, job.few)

@@ -82,7 +82,8 @@ cdef extern from "kernels.h" nogil:
                          Py_ssize_t, float *, Py_ssize_t, const float *, const float *,
                          int, const float *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*convolve_pixels)(Py_ssize_t, const float *, Py_ssize_t, const float *, Py_ssize_t,
-                                float *, Py_ssize_t, const float *, int) noexcept nogil
+                                const Py_ssize_t *, float *, Py_ssize_t, const float *, const float *,
+                                int) noexcept nogil
         void (*line_up)(const float *, const Py_ssize_t *, Py_ssize_t, const Run *, Py_ssize_t,
                         float *) noexcept nogil
         void (*cut_rows)(const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, float *) noexcept nogil
@@ -159,7 +160,8 @@ cdef extern from "kernels.h" nogil:
                          Py_ssize_t, double *, Py_ssize_t, const double *, const double *,
                          int, const double *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*convolve_pixels)(Py_ssize_t, const double *, Py_ssize_t, const double *, Py_ssize_t,
-                                double *, Py_ssize_t, const double *, int) noexcept nogil
+                                const Py_ssize_t *, double *, Py_ssize_t, const double *, const double *,
+                                int) noexcept nogil
         void (*line_up)(const double *, const Py_ssize_t *, Py_ssize_t, const Run *, Py_ssize_t,
                         double *) noexcept nogil
         void (*cut_rows)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *) noexcept nogil
@@ -284,13 +286,16 @@ cdef inline void convolve_tile(
 
 
 cdef inline void convolve_pixels(
-    Py_ssize_t k, const real *a, Py_ssize_t a_row, const real *columns, Py_ssize_t pixels, real *c,
-    Py_ssize_t ld, const real *bias, int flags
+    Py_ssize_t k, const real *a, Py_ssize_t a_row, const real *columns, Py_ssize_t pixels,
+    const Py_ssize_t *places, real *c, Py_ssize_t ld, const real *bias, const real *residual,
+    int flags
 ) noexcept nogil:
     if real is float:
-        minidl_kernels_f32().convolve_pixels(k, a, a_row, columns, pixels, c, ld, bias, flags)
+        minidl_kernels_f32().convolve_pixels(k, a, a_row, columns, pixels, places, c, ld, bias,
+                                             residual, flags)
     else:
-        minidl_kernels_f64().convolve_pixels(k, a, a_row, columns, pixels, c, ld, bias, flags)
+        minidl_kernels_f64().convolve_pixels(k, a, a_row, columns, pixels, places, c, ld, bias,
+                                             residual, flags)
 
 
 cdef inline void line_up(

@@ -73,21 +73,24 @@ static void CAT(convolve, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row, cons
 #undef WIDE
 }
 
-/* c[i][j] = or += row i of a times column j, k elements side by side, for i < MR and j < count. */
+/* `count` pixels of y, each a column of k elements side by side, and MR channels, which lie ld apart:
+ * dot products, whose sums are lanes of one row. */
 static inline __attribute__((always_inline)) void CAT(convolve_few, SUFFIX)(
-    const int count, ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *columns, T *c, ptrdiff_t ld,
-    const T *bias, int flags) {
+    const int count, ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *columns,
+    const ptrdiff_t *places, T *c, ptrdiff_t ld, const T *bias, const T *residual, int flags) {
     const ptrdiff_t whole = k / VL * VL;
     VEC acc[2 * MR]; /* those of a column that is not there stay 0 */
-    T sums[2 * MR];
-    memset(acc, 0, sizeof acc);
+    T sums[2 * MR], others[MR];
+#pragma GCC unroll 16
+    for (int i = 0; i < 2 * MR; ++i) acc[i] = (VEC){};
     for (ptrdiff_t step = 0; step < whole; step += VL) {
         VEC column[2];
 #pragma GCC unroll 2
         for (int j = 0; j < count; ++j) column[j] = *(const VEC *)(columns + j * k + step);
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
-            const VEC row = *(const VEC *)(a + i * a_row + step);
+            VEC row = *(const VEC *)(a + i * a_row + step);
+            LOADED_ONCE(row);
 #pragma GCC unroll 2
             for (int j = 0; j < count; ++j) acc[j * MR + i] += row * column[j];
         }
@@ -95,22 +98,33 @@ static inline __attribute__((always_inline)) void CAT(convolve_few, SUFFIX)(
 #pragma GCC unroll 8
     for (int i = 0; i < 2 * MR; i += VL) *(VEC *)(sums + i) = CAT(sums_of_lanes, SUFFIX)(acc + i);
     for (int j = 0; j < count; ++j) {
+        T *to = c + places[j];
         for (int i = 0; i < MR; ++i) {
-            T sum = sums[j * MR + i];
             for (ptrdiff_t step = whole; step < k; ++step)
-                sum += a[i * a_row + step] * columns[j * k + step];
-            c[i * ld + j] = sum + (flags & GOES_ON ? c[i * ld + j] : bias[i]);
+                sums[j * MR + i] += a[i * a_row + step] * columns[j * k + step];
+            others[i] = to[i * ld];
+        }
+        ROW sum = *(const ROW *)(sums + j * MR);
+        sum += flags & GOES_ON ? *(const ROW *)others : *(const ROW *)bias;
+        if (flags & NORMALISE) sum = NORMALISED(sum, (const ROW *)(bias + MR), 1);
+        for (int i = 0; i < MR; ++i) {
+            const T y = residual != NULL ? sum[i] + residual[i * ld + places[j]] : sum[i];
+            to[i * ld] = flags & RECTIFY && y <= 0 ? 0 : y;
         }
     }
 }
 
 /* For pixels that would fill only a little of a vector. */
 static void CAT(convolve_pixels, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_row,
-                                         const T *columns, ptrdiff_t pixels, T *c, ptrdiff_t ld,
-                                         const T *bias, int flags) {
-    for (; pixels > 1; pixels -= 2, columns += 2 * k, c += 2)
-        CAT(convolve_few, SUFFIX)(2, k, a, a_row, columns, c, ld, bias, flags);
-    if (pixels > 0) CAT(convolve_few, SUFFIX)(1, k, a, a_row, columns, c, ld, bias, flags);
+                                         const T *columns, ptrdiff_t pixels,
+                                         const ptrdiff_t *places, T *c, ptrdiff_t ld,
+                                         const T *bias, const T *residual, int flags) {
+    for (; pixels > 1; pixels -= 2, columns += 2 * k, places += 2)
+        CAT(convolve_few, SUFFIX)
+        (2, k, a, a_row, columns, places, c, ld, bias, residual, flags);
+    if (pixels > 0)
+        CAT(convolve_few, SUFFIX)
+        (1, k, a, a_row, columns, places, c, ld, bias, residual, flags);
 }
 
 /* strip[row][run.at ...] = source[shifts[row] + run.place ...] */

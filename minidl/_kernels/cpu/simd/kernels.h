@@ -77,8 +77,10 @@ enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4, PAST_CACHES = 8 };
                          const ptrdiff_t *rows, ptrdiff_t vectors, T *c, ptrdiff_t ld,            \
                          const T *bias, const T *residual, int flags, const T *ahead,             \
                          ptrdiff_t ahead_row, ptrdiff_t ahead_step);                              \
+        /* the same for pixels c + places[j], whose columns of B lie one behind the other */      \
         void (*convolve_pixels)(ptrdiff_t k, const T *a, ptrdiff_t a_row, const T *columns,       \
-                                ptrdiff_t pixels, T *c, ptrdiff_t ld, const T *bias, int flags);  \
+                                ptrdiff_t pixels, const ptrdiff_t *places, T *c, ptrdiff_t ld,    \
+                                const T *bias, const T *residual, int flags);                     \
         void (*line_up)(const T *source, const ptrdiff_t *shifts, ptrdiff_t rows,                 \
                         const Run *runs, ptrdiff_t count, T *strip);                              \
         void (*cut_rows)(const T *rows, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t count, T *strips);   \

@@ -14,6 +14,13 @@
 #define CAT_(a, b) a##_##b
 #define CAT(a, b) CAT_(a, b)
 
+/* The vector stays in a register: GCC would rather load it again for each of two uses. */
+#if defined(__x86_64__)
+#define LOADED_ONCE(vector) __asm__("" : "+v"(vector))
+#else
+#define LOADED_ONCE(vector)
+#endif
+
 /* SHUFFLE(I, a, b, ...): the elements of a and b side by side, picked by constant indices;
  * I is the integer vector type of the same width. */
 #if defined(__clang__)
