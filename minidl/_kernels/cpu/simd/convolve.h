@@ -127,25 +127,37 @@ static void CAT(convolve_pixels, SUFFIX)(ptrdiff_t k, const T *a, ptrdiff_t a_ro
         (1, k, a, a_row, columns, places, c, ld, bias, residual, flags);
 }
 
-/* strip[row][run.at ...] = source[shifts[row] + run.place ...] */
+/* to[row * NR] = from[shifts[row]], both `length` elements long: two halves that may overlap. */
+static inline __attribute__((always_inline)) void CAT(line_up_halves, SUFFIX)(
+    const int half, const T *from, const ptrdiff_t *shifts, ptrdiff_t rows, ptrdiff_t length, T *to) {
+    for (ptrdiff_t row = 0; row < rows; ++row, to += NR) {
+        memcpy(to, from + shifts[row], half * sizeof(T));
+        memcpy(to + length - half, from + shifts[row] + length - half, half * sizeof(T));
+    }
+}
+
+/* strip[row][run.at ...] = source[shifts[row] + run.place ...], run by run for a few rows at a
+ * time, which stay in the cache. */
 static void CAT(line_up, SUFFIX)(const T *source, const ptrdiff_t *shifts, ptrdiff_t rows,
                                  const Run *runs, ptrdiff_t count, T *strip) {
-    for (ptrdiff_t row = 0; row < rows; ++row, strip += NR) {
+    for (; rows > 0; rows -= LINED_UP, shifts += LINED_UP, strip += LINED_UP * NR) {
+        const ptrdiff_t some = rows < LINED_UP ? rows : LINED_UP;
         for (const Run *run = runs; run < runs + count; ++run) {
-            const T *from = source + shifts[row] + run->place;
+            const ptrdiff_t whole = run->len / VL * VL, rest = run->len - whole;
+            const T *from = source + run->place;
             T *to = strip + run->at;
-            ptrdiff_t i = 0;
-            for (; i + VL <= run->len; i += VL) *(VEC *)(to + i) = *(const VEC *)(from + i);
-            if (i == run->len) continue;
-            const ptrdiff_t rest = run->len - i;
-            to += i, from += i;
-#pragma GCC unroll 4
-            for (int half = VL / 2; half > 0; half /= 2) {
-                if (rest < half) continue;
-                memcpy(to, from, half * sizeof(T)); /* and once more, to where they end */
-                memcpy(to + rest - half, from + rest - half, half * sizeof(T));
-                break;
-            }
+            for (ptrdiff_t row = 0; row < some; ++row)
+                for (ptrdiff_t i = 0; i < whole; i += VL)
+                    *(VEC *)(to + row * NR + i) = *(const VEC *)(from + shifts[row] + i);
+            from += whole, to += whole;
+            if (rest >= 8)
+                CAT(line_up_halves, SUFFIX)(8, from, shifts, some, rest, to);
+            else if (rest >= 4)
+                CAT(line_up_halves, SUFFIX)(4, from, shifts, some, rest, to);
+            else if (rest >= 2)
+                CAT(line_up_halves, SUFFIX)(2, from, shifts, some, rest, to);
+            else if (rest == 1)
+                CAT(line_up_halves, SUFFIX)(1, from, shifts, some, rest, to);
         }
     }
 }

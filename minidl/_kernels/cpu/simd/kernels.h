@@ -58,6 +58,7 @@ typedef struct {
 
 enum { GOES_ON = 1, RECTIFY = 2, NORMALISE = 4, PAST_CACHES = 8 };
 #define NORM 3 /* numbers that normalise a channel: its mean, scale and shift */
+#define LINED_UP 32 /* rows of a strip that are collected together */
 #define AHEAD 8 /* rows that convolve.h fetches from side by side */
 #define GROUPED_STRIP 4 /* output channels that grouped.h works on at once */
 #define MAX_LANES 16 /* elements of a vector */
