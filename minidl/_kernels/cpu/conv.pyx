@@ -35,8 +35,8 @@ cnp.import_array()
 cdef enum:
     MOST_POSITIONS = 480
     MOST_STAGED = 128 * 1024    # elements of planes, or of B, that are worked on at once
-    COLLECT = 8                 # multiply-accumulates in the time that collecting an element takes
-    COLLECT_ROW = 400           # and in what each row of them takes besides
+    COLLECT = 6                 # multiply-accumulates in the time that collecting an element takes
+    COLLECT_ROW = 150           # and in what each row of them takes besides
     PACKED_STRIPS = 4           # strips of weights that are packed together
     FEW_PIXELS = 4              # in a strip of B, that are multiplied one by one
     FEW_FILTERS = 256           # for which pixels are not collected that lie side by side
