@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 __all__ = [
+    "Changes",
     "Function",
     "HookHandle",
     "Version",
@@ -150,6 +151,18 @@ class Version:
 
     def __init__(self) -> None:
         self.value = 0
+
+
+class Changes:
+    """`last` is another object after each change in place of a tensor, of its `requires_grad`, of a
+    module's attributes, or of hooks: as long as it stays, nobody has to look at any of them."""
+
+    last: object = object()
+
+    @staticmethod
+    def note() -> None:
+        """Called after the change, so that whoever looks then finds it."""
+        Changes.last = object()
 
 
 class Function:
@@ -427,10 +440,12 @@ class HookHandle:
         self._hooks = hooks
         self._key = next(self._keys)
         hooks[self._key] = hook
+        Changes.note()
 
     def remove(self) -> None:
         """Take the hook away; a second call does nothing."""
         self._hooks.pop(self._key, None)
+        Changes.note()
 
 
 # ---- the walk ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import random
 from ._kernels import array_namespace, is_array, is_on_gpu
-from .autograd import Function, HookHandle, Version, is_grad_enabled, run_backward
+from .autograd import Changes, Function, HookHandle, Version, is_grad_enabled, run_backward
 from .device import check_same_device, device_of, namespace_on, to_device
 from .dtypes import bool_, float32, int64, is_floating
 from .fusion import Due, compute_waiting, thread
@@ -238,6 +238,7 @@ class Tensor:
     def _bump_version(self) -> None:
         """Record that the memory of this tensor, and of all its views, was changed in place."""
         self.version.value += 1
+        Changes.note()
 
     def share_version(self, *views: Tensor) -> None:
         """Count changes together with those `views` that are in the same memory."""
@@ -291,7 +292,9 @@ class Tensor:
                 "requires_grad: can only be changed on a leaf; use detach() to get a tensor "
                 "without a graph"
             )
-        self._requires_grad = bool(value)
+        if bool(value) != self._requires_grad:
+            self._requires_grad = bool(value)
+            Changes.note()
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad`; returns the tensor itself."""

@@ -116,26 +116,66 @@ def test_dtypes(dtype):
         assert_same(replay(x * 2), model(x * 2))
 
 
+def assert_noticed(replay, x):
+    """What the model does now, in a new recording, which is then looked at no more."""
+    for _ in range(3):
+        assert_same(replay(x), replay.model(x))
+    assert replay._recordings
+    assert not replay._parts.have_changed()
+
+
 def test_parameters_that_change():
     md.manual_seed(0)
     model = Net().eval()
     replay = nn.Replay(model)
     x = images(1, 3, 8, 8)
     with md.no_grad():
+        assert_noticed(replay, x)
         before = replay(x)["scores"].numpy().copy()
         model.conv.weight.mul_(2.0)
+        assert_noticed(replay, x)
         model.norm.running_mean.copy_(md.randn(8))
-        assert_same(replay(x), model(x))
+        assert_noticed(replay, x)
         model.linear.weight.data = np.ones((4, 8), np.float32)
-        assert_same(replay(x), model(x))
-        model.norm = nn.Identity()
-        assert_same(replay(x), model(x))
+        assert_noticed(replay, x)
+        model.norm = nn.Identity().eval()
+        assert_noticed(replay, x)
         replay.model = Net().eval()
-        assert_same(replay(x), replay.model(x))
+        assert_noticed(replay, x)
         replay.model = model
         model.load_state_dict(Net().state_dict(), strict=False)
-        assert_same(replay(x), model(x))
+        assert_noticed(replay, x)
         assert not np.array_equal(before, replay(x)["scores"].numpy())
+
+
+class Scale(nn.Module):
+    """What it does depends on attributes of every kind."""
+
+    factor = 2.0
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("offset", md.ones(1))
+
+    def forward(self, x):
+        return x * self.factor + self.offset
+
+
+def test_attributes_that_change():
+    scale = Scale()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), scale).eval()
+    replay = nn.Replay(model)
+    x = images(1, 3, 8, 8)
+    with md.no_grad():
+        assert_noticed(replay, x)
+        scale.factor = 3.0
+        assert_noticed(replay, x)
+        del scale.factor
+        assert_noticed(replay, x)
+        scale.register_buffer("offset", md.zeros(1))
+        assert_noticed(replay, x)
+        model[0].stride = (2, 2)
+        assert_noticed(replay, x)
 
 
 def test_the_model_itself_where_more_than_the_result_is_wanted(monkeypatch):
@@ -157,20 +197,22 @@ def test_the_model_itself_where_more_than_the_result_is_wanted(monkeypatch):
         assert int(model.norm.num_batches_tracked.numpy()) == 1
         assert len(calls) == 2
         model.eval()
+        assert_noticed(replay, x)
+        calls.clear()
         seen = []
         handle = model.project.register_forward_hook(lambda m, args, y: seen.append(y.shape))
         replay(x)
-        assert seen == [(2, 8, 8, 8)]
-        assert len(calls) == 3
-        handle.remove()
-        replay(x)  # a new recording: running statistics have changed
         replay(x)
-        assert len(calls) == 5
+        assert seen == [(2, 8, 8, 8)] * 2
+        assert len(calls) == 2
+        handle.remove()
+        replay(x)
+        assert len(calls) == 2
         names = []
         with observe_operations(lambda op, xs, ys: names.append(op.name)):
             replay(x)
     assert "conv2d" in names
-    assert len(calls) == 6
+    assert len(calls) == 3
 
 
 def test_a_frozen_model_needs_no_no_grad(monkeypatch):
@@ -185,6 +227,34 @@ def test_a_frozen_model_needs_no_no_grad(monkeypatch):
     replay(x).sum().backward()
     assert x.grad is not None
     assert len(calls) == 1
+    weight = next(model.parameters())
+    weight.requires_grad = True
+    replay(images(1, 3, 8, 8)).sum().backward()
+    assert weight.grad is not None
+
+
+class OwnFilters(nn.Module):
+    """Filters that are computed from the images, and a residual from before other operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        doubled = x * 2.0
+        y = F.relu(F.conv2d(doubled, self.conv.weight * x.mean(), padding=1) + doubled)
+        return F.relu(self.norm(y + x) + doubled)
+
+
+def test_filters_that_are_computed():
+    md.manual_seed(0)
+    model = OwnFilters().eval()
+    replay = nn.Replay(model)
+    with md.no_grad():
+        for seed in range(3):
+            x = images(2, 3, 8, 8, seed=seed)
+            assert_same(replay(x), model(x))
 
 
 class Branching(nn.Module):

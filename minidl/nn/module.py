@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ..autograd import HookHandle, no_grad
+from ..autograd import Changes, HookHandle, no_grad
 from ..dtypes import is_floating
 from ..fusion import in_forward
 from ..tensor import Tensor, as_tensor
@@ -109,6 +109,7 @@ class Module:
             self._modules[name] = value
         else:
             object.__setattr__(self, name, value)
+        Changes.note()
 
     def __getattr__(self, name: str) -> Any:  # only called when the usual lookup found nothing
         for table in _TABLES:
@@ -121,8 +122,10 @@ class Module:
         for table in _TABLES:
             if name in self.__dict__[table]:
                 del self.__dict__[table][name]
-                return
-        object.__delattr__(self, name)
+                break
+        else:
+            object.__delattr__(self, name)
+        Changes.note()
 
     def _place(self, table: str, name: str, value: Any) -> None:
         """Put a member in its table, taking the name away from wherever it was."""
@@ -136,6 +139,7 @@ class Module:
             if other != table:
                 self.__dict__[other].pop(name, None)
         self.__dict__[table][name] = value
+        Changes.note()
 
     def _check_type(self, kind: str, name: str, value: Any, expected: type) -> None:
         if value is not None and not isinstance(value, expected):

@@ -15,7 +15,7 @@ import numpy as np
 
 from .._kernels.algorithm import get_conv_algorithm
 from .._kernels.cpu import get_num_threads
-from ..autograd import Function, is_grad_enabled, is_observed, no_grad
+from ..autograd import Changes, Function, is_grad_enabled, is_observed, no_grad
 from ..dtypes import is_floating
 from ..fusion import compute_waiting, recorded
 from ..precision import product_dtype
@@ -33,10 +33,10 @@ class Replay(Module):
     results are the same, bit for bit. It is made for inference with few images, together with
     `fuse`.
 
-    Parameters and buffers may change: that is noticed, if it is not done behind the back of their
-    Tensors, and costs a new recording. What is not an operation on Tensors is not repeated:
-    branches that depend on values, random numbers, arrays changed with NumPy. Every recording is
-    therefore tried once, on random numbers, against `model` itself.
+    Parameters, buffers, modules and their attributes may change: that is noticed, if it is not done
+    behind the back of Tensors and modules, and costs a new recording. What is not an operation on
+    Tensors is not repeated: branches that depend on values, random numbers, arrays changed with
+    NumPy. Every recording is therefore tried once, on random numbers, against `model` itself.
 
     As long as a gradient could be asked for, a part of it is in training mode or has hooks, or
     operations are observed, a call applies `model` and nothing else.
@@ -107,23 +107,38 @@ class _Parts:
     """The modules and tensors of a network as they were, and whether they still are."""
 
     def __init__(self, replay: Replay) -> None:
-        self._modules = list(replay.model.modules())
+        self._seen = Changes.last  # before looking: what changes meanwhile is found later
+        modules = list(replay.model.modules())
         self._tensors = [*replay.parameters(), *replay.buffers()]
         self._arrays = [tensor.data for tensor in self._tensors]
         self._versions = list(map(_VERSION, self._tensors))
-        self._hooks = [
-            hooks for m in self._modules for hooks in (m._forward_pre_hooks, m._forward_hooks)
-        ]
+        self._hooks = [hooks for m in modules for hooks in (m._forward_pre_hooks, m._forward_hooks)]
         self._tables: list[dict[str, Any]] = [
-            table
-            for m in (replay, *self._modules)
-            for table in (m._parameters, m._buffers, m._modules)
+            table for m in modules for table in (vars(m), m._parameters, m._buffers, m._modules)
         ]
-        self._members = list(chain.from_iterable(map(dict.values, self._tables)))
+        self._tables.append(replay._modules)
+        self._members = self._members_now()
+        self._in_training = any(m.training for m in modules)
+        self._look()
+
+    def _members_now(self) -> list[Any]:
+        return list(chain.from_iterable(map(dict.values, self._tables)))
+
+    def _look(self) -> None:
+        self._are_hooked = any(self._hooks)
+        self._require_gradients = any(tensor.requires_grad for tensor in self._tensors)
 
     def have_changed(self) -> bool:
-        """Whether a part is another object now, or a tensor has other numbers."""
-        members = list(chain.from_iterable(map(dict.values, self._tables)))
+        """Whether a part is another object now, or a tensor has other numbers.
+
+        Asked before each call, so it looks only if anything anywhere has changed: the parts of a
+        deep network lie in thousands of places, and no cache holds them after a call.
+        """
+        if Changes.last is self._seen:
+            return False
+        self._seen = Changes.last
+        self._look()
+        members = self._members_now()
         arrays = map(attrgetter("stored"), self._tensors)
         return (
             len(members) != len(self._members)
@@ -134,10 +149,9 @@ class _Parts:
 
     def are_used(self, x: Tensor) -> bool:
         """Whether they are applied to x for the result alone, and nobody looks on."""
-        if is_observed() or any(self._hooks) or any(map(attrgetter("training"), self._modules)):
+        if is_observed() or self._are_hooked or self._in_training:
             return False
-        tensors = (x, *self._tensors)
-        return not (is_grad_enabled() and any(map(attrgetter("requires_grad"), tensors)))
+        return not (is_grad_enabled() and (x.requires_grad or self._require_gradients))
 
 
 class _Step(NamedTuple):
