@@ -18,6 +18,7 @@ import numpy as np
 
 from . import random
 from ._kernels import array_namespace, is_array, is_on_gpu
+from ._kernels.cpu import buffers
 from .autograd import Changes, Function, HookHandle, Version, is_grad_enabled, run_backward
 from .device import check_same_device, device_of, namespace_on, to_device
 from .dtypes import bool_, float32, int64, is_floating
@@ -47,7 +48,6 @@ __all__ = [
 ]
 
 DLPACK_CPU = 1  # kDLCPU, the device type of main memory
-CACHE_LINE, LARGE = 64, 1 << 17  # bytes; of an array whose place in memory counts
 
 F = TypeVar("F")
 Method = Callable[..., "Tensor"]
@@ -740,15 +740,11 @@ def empty(
 ) -> Tensor:
     """A tensor of whatever the memory holds, to be overwritten; see `zeros`.
 
-    A large one begins with a cache line: kernels that read weights of many megabytes need less time
-    where no vector lies in two lines.
+    On the CPU a large one lies where the results of kernels do: it begins with a cache line, in
+    huge pages where the system has them. Weights of many megabytes are read faster there.
     """
     xp, shape = namespace_on(device), _shape("empty", size)
-    array = xp.empty(shape, dtype)
-    if xp is np and array.nbytes >= LARGE:
-        memory = np.empty(array.nbytes + CACHE_LINE, np.uint8)
-        start = -memory.ctypes.data % CACHE_LINE
-        array = memory[start : start + array.nbytes].view(array.dtype).reshape(shape)
+    array = (buffers if xp is np else xp).empty(shape, dtype)
     return Tensor(array, requires_grad=requires_grad)
 
 

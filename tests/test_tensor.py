@@ -316,3 +316,5 @@ def test_large_tensors_without_values_begin_with_a_cache_line():
         assert x.data.flags.c_contiguous
         assert x.data.flags.writeable
         assert (x.shape, x.dtype) == (size, md.float64)
+    with pytest.raises(TypeError, match="cannot hold ndarray data of dtype object"):
+        md.empty(1 << 20, dtype=object)

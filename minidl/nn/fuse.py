@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor
+from ..tensor import Tensor, empty
 from .conv import Conv2d
 from .dropout import Dropout
 from .linear import Identity
@@ -123,5 +123,6 @@ def _fold(conv: Conv2d, norm: BatchNorm2d) -> None:
     shift = (exact(conv.bias, 0.0) - exact(norm.running_mean, 0.0)) * scale
     weight = exact(conv.weight, 1.0) * scale[:, None, None, None]  # (K, C/groups, R, S)
     dtype, device = conv.weight.dtype, conv.weight.device
-    conv.weight = Parameter(Tensor(weight, dtype, device))
+    folded = empty(*weight.shape, dtype=dtype, device=device)
+    conv.weight = Parameter(folded.copy_(Tensor(weight)))
     conv.bias = Parameter(Tensor(shift + exact(norm.bias, 0.0), dtype, device))

@@ -223,7 +223,7 @@ def empty(shape, dtype):
     cdef Py_ssize_t size = dtype.itemsize
     for extent in shape:
         size *= extent
-    if size < SMALLEST:
+    if size < SMALLEST or dtype.hasobject:
         return np.empty(shape, dtype)
     return np.ndarray(shape, dtype, Memory(size))
 
