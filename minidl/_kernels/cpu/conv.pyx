@@ -394,7 +394,7 @@ cdef void convolve_band(
         j = i % parts
         stage(job, x + channel0 * image_plane, &band, count, j * count // parts,
               (j + 1) * count // parts, scratch, planes, planes + job.planes_size)
-    for i in prange(3 * num_threads, num_threads=num_threads, schedule="dynamic"):
+    for i in prange(4 * num_threads, num_threads=num_threads, schedule="dynamic"):
         for block in range(blocks):
             channel0 = block * job.channel_block
             planes = buffers + block * staged
@@ -406,9 +406,9 @@ cdef void convolve_band(
 
 
 cdef inline Py_ssize_t first_strip(Py_ssize_t part, Py_ssize_t strips, int num_threads) noexcept nogil:
-    """Of one of three parts for each thread: first one large part each, as pixels stay in the cache
+    """Of one of four parts for each thread: first one large part each, as pixels stay in the cache
     and the next weights are fetched within a part, then small ones for those who are ready."""
-    cdef Py_ssize_t eighths = 6 * min(part, <Py_ssize_t>num_threads) + max(0, part - num_threads)
+    cdef Py_ssize_t eighths = 5 * min(part, <Py_ssize_t>num_threads) + max(0, part - num_threads)
     return eighths * strips // (8 * num_threads)
 
 

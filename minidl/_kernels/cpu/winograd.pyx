@@ -215,7 +215,7 @@ def convolve(
 
     with nogil:
         if block == 0:
-            for i in prange(groups, num_threads=num_threads, schedule="static"):
+            for i in prange(groups, num_threads=num_threads, schedule="dynamic"):
                 transform_filters(isa, &layer, i * filters, filters, u + i * u_size)
             for i in prange(strips, num_threads=num_threads, schedule="dynamic"):
                 mine = v + threadid() * v_size
@@ -227,7 +227,7 @@ def convolve(
             for step in range((strips + block - 1) // block):
                 first = step * block
                 count = min(block, strips - first)
-                for i in prange(count * chunks, num_threads=num_threads, schedule="static"):
+                for i in prange(count * chunks, num_threads=num_threads, schedule="dynamic"):
                     transform_channels(isa, &layer, i % chunks * CHANNELS, CHANNELS,
                                        first + i // chunks, v + i // chunks * v_size)
                 for i in prange(groups, num_threads=num_threads, schedule="dynamic"):
