@@ -21,6 +21,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from .packing cimport Tap, follow_window, pack_weight
+from .parts cimport PARTS_OF_THREAD, first_of_part
 from .planes cimport (
     Band, Layout, Planes, band_at, best_band, count_bands, fill_planes, plane_size, positions,
     raster_of,
@@ -41,7 +42,6 @@ cdef enum:
     FEW_PIXELS = 4              # in a strip of B, that are multiplied one by one
     FEW_FILTERS = 256           # for which pixels are not collected that lie side by side
     FEW_ROUNDS = 8              # in which the last may leave threads idle
-    PARTS = 4                   # for each thread, of what all threads share
     MOST_DEPTH = 512            # products that are added up in a row: rounding errors grow with it
 
 
@@ -386,7 +386,7 @@ cdef void convolve_band(
                      residual, 0, strips, y, scratch, buffers, buffers + job.planes_size, partial,
                      tiles)
         return
-    parts = min(job.channel_block, (PARTS * num_threads + blocks - 1) // blocks)
+    parts = min(job.channel_block, (PARTS_OF_THREAD * num_threads + blocks - 1) // blocks)
     for i in prange(blocks * parts, num_threads=num_threads, schedule="dynamic"):
         channel0 = i // parts * job.channel_block
         count = min(job.channel_block, channels - channel0)
@@ -394,22 +394,15 @@ cdef void convolve_band(
         j = i % parts
         stage(job, x + channel0 * image_plane, &band, count, j * count // parts,
               (j + 1) * count // parts, scratch, planes, planes + job.planes_size)
-    for i in prange(4 * num_threads, num_threads=num_threads, schedule="dynamic"):
+    for i in prange(PARTS_OF_THREAD * num_threads, num_threads=num_threads, schedule="dynamic"):
         for block in range(blocks):
             channel0 = block * job.channel_block
             planes = buffers + block * staged
             multiply(job, x, &band, &next_band, channel0,
                      min(job.channel_block, channels - channel0), weight, packed, constants,
-                     residual, first_strip(i, strips, num_threads),
-                     first_strip(i + 1, strips, num_threads), y, scratch, planes,
+                     residual, first_of_part(i, strips, num_threads),
+                     first_of_part(i + 1, strips, num_threads), y, scratch, planes,
                      planes + job.planes_size, partial, tiles + threadid() * 2 * mr * nr)
-
-
-cdef inline Py_ssize_t first_strip(Py_ssize_t part, Py_ssize_t strips, int num_threads) noexcept nogil:
-    """Of one of four parts for each thread: first one large part each, as pixels stay in the cache
-    and the next weights are fetched within a part, then small ones for those who are ready."""
-    cdef Py_ssize_t eighths = 5 * min(part, <Py_ssize_t>num_threads) + max(0, part - num_threads)
-    return eighths * strips // (8 * num_threads)
 
 
 cdef Py_ssize_t all_positions(

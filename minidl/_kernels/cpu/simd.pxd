@@ -211,6 +211,7 @@ cdef extern from "kernels.h" nogil:
         void (*correlations)(Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, const double *,
                              const Py_ssize_t *, Py_ssize_t, double *, Py_ssize_t) noexcept nogil
 
+    void minidl_fetch(const void *begin, Py_ssize_t bytes)
     void minidl_fetch_to_write(const void *begin, Py_ssize_t bytes)
     void minidl_publish()
     const char *minidl_instruction_set()

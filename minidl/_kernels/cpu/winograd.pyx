@@ -12,8 +12,9 @@ it by filters of its own, which it transforms on the way.
 
 from cython.parallel cimport prange, threadid
 
+from .parts cimport PARTS_OF_THREAD, first_of_part
 from .simd cimport (
-    NORM, RECTIFY, Kernels_F32, Segment, Window, minidl_kernels_f32, segment_pixels,
+    NORM, RECTIFY, Kernels_F32, Segment, Window, minidl_fetch, minidl_kernels_f32, segment_pixels,
 )
 
 cdef enum:
@@ -110,15 +111,22 @@ cdef Py_ssize_t cut_strip(
 
 cdef void multiply(
     const Kernels_F32 *isa, const Layer *layer, const float *u, Py_ssize_t k, Py_ssize_t filters,
-    const float *v, Py_ssize_t first, Py_ssize_t strips, float *m
+    const float *v, Py_ssize_t first, Py_ssize_t strips, float *m, bint go_on
 ) noexcept nogil:
-    """y for at most so many filters from number k, and for strips of tiles from number `first`."""
+    """y for at most so many filters from number k, and for strips of tiles from number `first`.
+
+    To `go_on`, the cache meanwhile fetches as many filters that lie behind these.
+    """
+    cdef Py_ssize_t to_fetch = filters * layer.out_stride // POINTS
     cdef Py_ssize_t mr = isa.mr, micro = isa.mr * isa.nr
     cdef Py_ssize_t channels = min(filters, layer.out_channels - k)
     cdef Py_ssize_t count = (channels + mr - 1) // mr
     cdef Segment segments[MOST_LANES]
     cdef Py_ssize_t xi, i, j, lanes, runs, plane = layer.plane.height * layer.plane.width
     for xi in range(POINTS):
+        if go_on and layer.in_stride == 9:                  # one filter after the other
+            minidl_fetch(layer.weight + (k + filters) * layer.out_stride + xi * to_fetch,
+                         to_fetch * sizeof(float))
         for i in range(strips):
             lanes = first_tile(isa, layer, first + i + 1) - first_tile(isa, layer, first + i)
             for j in range(count):
@@ -207,7 +215,7 @@ def convolve(
     cdef Py_ssize_t filters = isa.mr * group, channels = layer.in_channels
     cdef Py_ssize_t groups = (layer.out_channels + filters - 1) // filters
     cdef Py_ssize_t chunks = (channels + CHANNELS - 1) // CHANNELS
-    cdef Py_ssize_t i, j, step, first, count
+    cdef Py_ssize_t i, j, end, step, first, count
     cdef float *u = &scratch[0]
     cdef float *v = u + (groups if block == 0 else num_threads) * u_size
     cdef float *m = v + (num_threads if block == 0 else block) * v_size
@@ -222,7 +230,7 @@ def convolve(
                 transform_channels(isa, &layer, 0, channels, i, mine)
                 for j in range(groups):
                     multiply(isa, &layer, u + j * u_size, j * filters, filters, mine, i, 1,
-                             m + threadid() * m_size)
+                             m + threadid() * m_size, False)
         else:
             for step in range((strips + block - 1) // block):
                 first = step * block
@@ -230,8 +238,12 @@ def convolve(
                 for i in prange(count * chunks, num_threads=num_threads, schedule="dynamic"):
                     transform_channels(isa, &layer, i % chunks * CHANNELS, CHANNELS,
                                        first + i // chunks, v + i // chunks * v_size)
-                for i in prange(groups, num_threads=num_threads, schedule="dynamic"):
+                for i in prange(
+                    PARTS_OF_THREAD * num_threads, num_threads=num_threads, schedule="dynamic"
+                ):
                     mine = u + threadid() * u_size
-                    transform_filters(isa, &layer, i * filters, filters, mine)
-                    multiply(isa, &layer, mine, i * filters, filters, v, first, count,
-                             m + threadid() * block * m_size)
+                    end = first_of_part(i + 1, groups, num_threads)
+                    for j in range(first_of_part(i, groups, num_threads), end):
+                        transform_filters(isa, &layer, j * filters, filters, mine)
+                        multiply(isa, &layer, mine, j * filters, filters, v, first, count,
+                                 m + threadid() * block * m_size, j + 1 < end)

@@ -175,6 +175,10 @@ DECLARE_KERNELS(float, Kernels_F32)
 DECLARE_KERNELS(double, Kernels_F64)
 
 /* Ask for memory that is about to be written. */
+static inline void minidl_fetch(const void *begin, ptrdiff_t bytes) {
+    for (ptrdiff_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)begin + i, 0, 2);
+}
+
 static inline void minidl_fetch_to_write(const void *begin, ptrdiff_t bytes) {
     for (ptrdiff_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)begin + i, 1);
 }
