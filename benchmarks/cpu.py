@@ -19,7 +19,7 @@ from typing import Any
 import minidl as md
 from minidl import installation
 
-from .commands import machine, positive, write_json
+from .commands import machine, output_file, positive, write_json
 from .measure import (
     COMPILED,
     CONVOLUTION_WORKS,
@@ -105,8 +105,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-size", type=positive, default=224)
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--rounds", type=positive, help="5 by default")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to this file")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them, e.g. as PNG or SVG")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write all times to this file"
+    )
+    parser.add_argument(
+        "--plot", type=output_file, metavar="FILE", help="draw them, e.g. as PNG or SVG"
+    )
     return parser
 
 

@@ -25,6 +25,7 @@ import minidl as md
 from minidl import device
 from minidl.counting import summary_of
 
+from .commands import output_file
 from .measure import (
     CONVOLUTION_WORKS,
     LR,
@@ -73,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, help="instead of the papers' (layers: 64)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="by default in benchmarks/results"
+        "--json", type=output_file, metavar="FILE", help="by default in benchmarks/results"
     )
     return parser
 

@@ -28,7 +28,7 @@ from minidl.data.crops import SquareCrop, central_square
 from minidl.data.folder import LARGE, list_classes, read_folder
 from minidl.data.index import SETTLED
 
-from .commands import write_json
+from .commands import output_file, write_json
 from .measure import MINIDL, paired_ratio, take_turns
 
 SIZES = ((500, 375), (375, 500), (500, 333), (640, 480))  # width, height of the photos
@@ -55,7 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="empty files to list; 100,000 (0: none)",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="512 photos, 3 rounds, 20,000 files")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to this file")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write all times to this file"
+    )
     return parser
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -25,7 +24,7 @@ from minidl._kernels.cpu import rows
 from minidl.commands import Parser, exit_status
 from minidl.functional import conv
 
-from .commands import machine, positive, write_json
+from .commands import machine, output_file, positive, write_json
 from .cpu import NETWORKS
 from .measure import (
     MINIDL,
@@ -71,7 +70,9 @@ def make_parser() -> Parser:
         "--shapes", type=positive, default=0, metavar="N",
         help="show the N convolutions and products that take longest, below their kernels",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to this file")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write all times to this file"
+    )
     return parser
 
 

@@ -201,6 +201,8 @@ def test_memory_of_a_step_comes_from_another_process():
         (["--layers", "--compile"], "--layers goes without"),
         (["--networks", "vgg16", "--image-size", "31"], "--image-size must be at least 32"),
         (["--rounds", "0"], "expected a whole number >= 1, got '0'"),
+        (["--json", "nowhere/figures.json"], "--json: there is no folder nowhere"),
+        (["--plot", "."], "--plot: expected a file, . is a folder"),
     ],
 )
 def test_wrong_options_are_one_line(options, message, capsys):

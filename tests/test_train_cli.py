@@ -293,6 +293,7 @@ def read_until(terminal: int, text: bytes | None) -> bytes:
     return written
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # by JAX, where another test has loaded it
 def test_bar_fits_80_columns_and_leaves_the_terminal_clean(tmp_path):
     """On a pseudo-terminal no line is wider than 80, ^C behind the bar and all; none is left."""
     run = tmp_path / "run"
