@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import minidl as md
+from minidl._kernels.cpu import has_openmp
 
 
 @pytest.mark.parametrize("count", [0, -1, 1025, 10**6, 2.0, True, "2", None])
@@ -28,3 +29,42 @@ def test_the_environment_cannot_ask_for_a_crowd(variable):
         env={**others, variable: "1000000"},
     )
     assert (result.returncode, int(result.stdout) <= 1024) == (0, True)
+
+
+AFFINITIES = """
+import os
+import minidl as md
+
+md.set_num_threads(2)
+before = os.sched_getaffinity(0)
+for _ in range(3):
+    md.functional.relu(md.ones(1 << 18)).numpy()
+assert os.sched_getaffinity(0) == before
+threads = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
+print(sorted(len(before) - len(allowed) for allowed in threads if allowed <= before)[-2:])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux chooses the processors")
+@pytest.mark.skipif(not has_openmp(), reason="built without OpenMP")
+@pytest.mark.parametrize(
+    ("environment", "processors_less"), [({}, "[0, 1]"), ({"OMP_PROC_BIND": "false"}, "[0, 0]")]
+)
+def test_threads_keep_away_from_the_one_they_work_for(environment, processors_less):
+    """All but one thread may run wherever the process may, unless a user has spoken."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one processor")
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    result = subprocess.run(
+        [sys.executable, "-c", AFFINITIES], capture_output=True, text=True, env=others | environment
+    )
+    assert (result.stdout.strip(), result.stderr) == (processors_less, "")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux chooses the processors")
+def test_threads_on_one_processor():
+    """There is no other to keep away to: nothing changes, and nothing fails."""
+    one = {min(os.sched_getaffinity(0))}
+    code = f"import os; os.sched_setaffinity(0, {one})\n" + AFFINITIES
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout.strip()[-4:], result.stderr) == (", 0]", "")

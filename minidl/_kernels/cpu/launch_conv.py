@@ -21,6 +21,7 @@ import minidl._kernels.cpu.winograd as winograd
 from ..conv_checks import check_channels, check_gradient_shape
 from ..geometry import Padding, Pair, conv_output_size
 from . import launch_winograd
+from .affinity import keep_apart
 from .buffers import empty, exceeds_caches
 from .checks import as_kernel_array, contiguous, has_shape, same_dtype
 from .launch_norm import channel_constants
@@ -167,6 +168,7 @@ def conv2d_prepared(
 
         def convolve_groups(x: Array, residual: Array | None) -> Array:
             y = empty(shape, dtype)
+            keep_apart(num_threads)
             conv_grouped.convolve(
                 contiguous(x), *filters, planes, ends, groups, bias, constants, relu,
                 contiguous(residual), y, (1, 1), num_threads,
@@ -182,6 +184,7 @@ def conv2d_prepared(
 
     def convolve(x: Array, residual: Array | None) -> Array:
         y = empty(shape, dtype)
+        keep_apart(num_threads)
         convolution(contiguous(x), contiguous(residual), y)
         return y
 

@@ -10,6 +10,7 @@ import minidl._kernels.cpu.winograd_weight as winograd_weight
 
 from ..algorithm import get_conv_algorithm
 from ..geometry import Padding, Pair
+from .affinity import keep_apart
 from .buffers import empty
 from .checks import contiguous
 from .threads import threads_for
@@ -120,6 +121,7 @@ def prepared(
 
     def convolve(x: Array, residual: Array | None) -> Array:
         y, scratch = empty(shape, x.dtype), empty((size,), x.dtype)
+        keep_apart(threads)
         winograd.convolve(
             contiguous(x), *filters, bias, norm,
             contiguous(residual), relu, y, offset, *division,

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from .affinity import keep_apart
 from .conv import has_openmp
 
 __all__ = ["available_cpus", "get_num_threads", "set_num_threads", "threads_for"]
@@ -82,5 +83,12 @@ def set_num_threads(count: int) -> None:
 
 
 def threads_for(elements: int) -> int:
-    """Number of threads for a loop that touches this many elements: one if there are few."""
-    return get_num_threads() if elements >= SMALL_LOOP else 1
+    """Number of threads for a loop that touches this many elements: one if there are few.
+
+    The loop comes next; what is prepared once for several loops says `keep_apart` before each.
+    """
+    if elements < SMALL_LOOP:
+        return 1
+    num_threads = get_num_threads()
+    keep_apart(num_threads)
+    return num_threads
