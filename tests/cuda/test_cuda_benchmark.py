@@ -70,7 +70,7 @@ def test_tables_fit_80_columns_and_json_has_all_times(emulated, capsys, tmp_path
     monkeypatch.setattr(gpu, "SIDE", 32)
     monkeypatch.setattr(gpu, "rates", lambda precision: (1e12, 1e13))
     monkeypatch.setattr(gpu, "convolutions", lambda name, side: CASES)
-    path = tmp_path / "results" / "figures.json"
+    path = tmp_path / "figures.json"
     options = ["--precisions", "bf16", "--rounds", "2", "--json", str(path)]
     assert gpu.main(options) == 0
     lines = capsys.readouterr().out.splitlines()
