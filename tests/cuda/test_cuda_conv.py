@@ -206,16 +206,21 @@ def test_relu_lets_nan_pass(cuda, algorithm):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "dtype", "filters"),
+    ("algorithm", "dtype", "filters", "many_tiles"),
     [
-        ("direct", "float32", 9),
-        ("direct", "float64", 9),
-        ("tensor_core", "float32", 70),
-        ("tensor_core", "bfloat16", 9),
+        ("direct", "float32", 9, 128),
+        ("direct", "float64", 9, 128),
+        ("tensor_core", "float32", 70, 128),
+        ("tensor_core", "bfloat16", 9, 128),
+        ("tensor_core", "bfloat16", 70, 1),
     ],
 )
-def test_moments_survive_a_large_mean(cuda, thread_order, algorithm, filters, dtype):
+def test_moments_survive_a_large_mean(
+    cuda, monkeypatch, thread_order, algorithm, dtype, filters, many_tiles
+):
     """The last of several slots is not full; sums of squares in float32 would lose all digits."""
+    monkeypatch.setattr(cuda.module("tensor_core"), "MANY_TILES", many_tiles)
+    monkeypatch.setattr(cuda.module("tensor_core"), "LONG_SUM", 0)
     x, weight = normal(0, 3, 4, 9, 13).astype(dtype), normal(1, filters, 4, 1, 1).astype(dtype)
     bias = cuda.array(np.full(filters, 1000).astype(dtype))
     moments = []
@@ -296,10 +301,15 @@ def test_tensor_cores_equal_reference(cuda, convolution, dtype, order, seed):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("convolution", LARGE[:3])
-def test_tensor_cores_in_several_tiles(cuda, monkeypatch, dtype, convolution):
+@pytest.mark.parametrize(
+    ("convolution", "many"), [*((case, 128) for case in LARGE[:3]), (LARGE[0], 1)]
+)
+def test_tensor_cores_in_several_tiles(cuda, monkeypatch, dtype, convolution, many):
+    tensor_core = cuda.module("tensor_core")
     monkeypatch.setattr(cuda.module("modules"), "MAX_BLOCKS", 3)
-    monkeypatch.setattr(cuda.module("tensor_core"), "PART_PIXELS", 30)
+    monkeypatch.setattr(tensor_core, "PART_PIXELS", 30)
+    monkeypatch.setattr(tensor_core, "MANY_TILES", many)
+    monkeypatch.setattr(tensor_core, "LONG_SUM", 0)
     rounded = tf32 if dtype == "float32" else None
     with configured("tensor_core", "shuffled", tf32=True):
         check(cuda, *convolution, dtype=dtype, seed=1, rounded=rounded)

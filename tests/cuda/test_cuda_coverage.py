@@ -24,6 +24,7 @@ CONVOLUTIONS = [
     ("winograd", (2, 3, 5, 6), (4, 3, 3, 3)),
     ("tensor_core", (2, 3, 5, 6), (9, 3, 3, 3)),
     ("tensor_core", (2, 3, 5, 6), (70, 3, 3, 3)),
+    ("tensor_core", (2, 24, 7, 9), (70, 24, 3, 3)),
 ]
 
 
@@ -107,6 +108,8 @@ def test_every_kernel(cuda, thread_order, monkeypatch, dtype):
 
     monkeypatch.setattr(modules.KernelFile, "launch", listen)
     monkeypatch.setattr(cuda.module("direct"), "MANY_TILES", 1)
+    monkeypatch.setattr(cuda.module("tensor_core"), "MANY_TILES", 1)
+    monkeypatch.setattr(cuda.module("tensor_core"), "LONG_SUM", 250)  # the last of them only
     monkeypatch.setattr(md.config, "allow_tf32", True)
     monkeypatch.setattr(md.config, "conv_algorithm", "auto")  # to be restored
     at_least = {"float32": 2.0**-11, "float64": 1e-13}.get(dtype.name, 0.0)  # TF32; long sums

@@ -3,7 +3,7 @@
  * Images and weights are first copied with channels last and padded to 16 bytes, so that one
  * asynchronous copy brings the channels of one pixel under one tap; taps beside the image copy
  * zeros. A block of 8 warps computes BM filters x BN pixels (or filters x taps and channels), each
- * warp 64 x 32 of them in registers. Shared memory is a ring of STAGES strips: while the warps
+ * warp 64 x WN of them in registers. Shared memory is a ring of STAGES strips: while the warps
  * multiply one, the next ones are on their way, with one barrier a strip. Rows are padded, so that
  * the rows that one load reads lie in different banks.
  * The outer loops, offsets and tails are those of direct.cu and convolution.cuh.
@@ -16,6 +16,7 @@
 #define STAGES 3
 #define CHUNKS 4 /* of 16 bytes: a strip's depth where rows run along the sum */
 #define PITCH 20 /* registers from row to row: 4 chunks and the padding */
+#define ROWS 16  /* of a product, and that leave through shared memory at once */
 
 /* An image of one channel: its offsets count pixels. */
 __device__ inline Convolution of_pixels(Convolution g) {
@@ -68,22 +69,36 @@ __global__ void taps_outside(const T *weight, T *staged, Convolution g, long lon
     }
 }
 
-/* A warp's 64 x 32 sums: 4 x 4 products of 16 x 8. */
-typedef float Sums[4][4][4];
+/* The columns of a warp: 8 warps of 64 rows share BM x BN. */
+template <int BM, int BN> constexpr int WIDTH = BM * BN / 512;
 
-template <typename T>
-__device__ inline void multiply_strip(Sums &sums, const unsigned *left, const unsigned *right) {
-#pragma unroll
-    for (int k = 0; k < CHUNKS * 4; k += 8) {
-        unsigned a[4][4], b[2][4];
-#pragma unroll
-        for (int m = 0; m < 4; ++m) load_rows<true>(a[m], left + 16 * m * PITCH + k, PITCH);
-#pragma unroll
-        for (int n = 0; n < 2; ++n) load_rows<false>(b[n], right + 16 * n * PITCH + k, PITCH);
+/* A warp's 64 x WN sums: products of 16 x 8. */
+template <int WN> struct Sums {
+    float at[4][WN / 8][4];
+
+    /* += a b for a step of 8 registers. */
+    template <typename T>
+    __device__ void add(const unsigned (*a)[4], const unsigned (*b)[4]) {
 #pragma unroll
         for (int m = 0; m < 4; ++m)
 #pragma unroll
-            for (int n = 0; n < 4; ++n) multiply_add<T>(sums[m][n], a[m], b[n / 2] + 2 * (n % 2));
+            for (int n = 0; n < WN / 8; ++n)
+                multiply_add<T>(at[m][n], a[m], b[n / 2] + 2 * (n % 2));
+    }
+};
+
+template <typename T, int WN>
+__device__ inline void multiply_strip(Sums<WN> &sums, const unsigned *left,
+                                      const unsigned *right) {
+#pragma unroll
+    for (int k = 0; k < CHUNKS * 4; k += 8) {
+        unsigned a[4][4], b[WN / 16][4];
+#pragma unroll
+        for (int m = 0; m < 4; ++m) load_rows<true>(a[m], left + 16 * m * PITCH + k, PITCH);
+#pragma unroll
+        for (int n = 0; n < WN / 16; ++n)
+            load_rows<false>(b[n], right + 16 * n * PITCH + k, PITCH);
+        sums.template add<T>(a, b);
     }
 }
 
@@ -94,27 +109,88 @@ __device__ inline Place place_of(const Convolution &g, const Pixel &pixel) {
     return {(int)((pixel.source - pixel.x) / g.width), pixel.y, pixel.x};
 }
 
+/* Two neighbouring sums of a lane. */
+struct __align__(8) Two { float at[2]; };
+
+/* Finishes a warp's tile and writes it; the sums become what is written. Neighbours in a warp's
+ * registers belong to several filters, neighbours in memory are pixels of one: so it goes through
+ * ROWS x (WN + 8) numbers of shared memory. */
+template <typename T, int WN>
+__device__ inline void write_tile(Sums<WN> &sums, float *rows, const Convolution &g, int group,
+                                  int filter0, long long pixel0, const T *bias, const T *residual,
+                                  T *target, bool relu) {
+    const int lane = threadIdx.x % 32, pitch = WN + 8, filters = g.filters - filter0;
+    const int first_filter = group * g.filters + filter0;
+    const long long plane = (long long)g.out_height * g.out_width;
+    long long starts[WN / 32]; /* of a lane's pixels in channel 0; -1 past the last pixel */
+#pragma unroll
+    for (int i = 0; i < WN / 32; ++i) {
+        const long long index = pixel0 + lane + 32 * i;
+        starts[i] = index < lattice_size(g) ? pixel_at(g, index).target : -1;
+    }
+#pragma unroll
+    for (int m = 0; m < 64 / ROWS; ++m) {
+        auto address = [&](int k, int i) {
+            const bool exists = ROWS * m + k < filters && starts[i] >= 0;
+            return exists ? starts[i] + (first_filter + ROWS * m + k) * plane : -1;
+        };
+        if (residual) {
+#pragma unroll 4 /* loads on their way at once */
+            for (int k = 0; k < ROWS; ++k)
+#pragma unroll
+                for (int i = 0; i < WN / 32; ++i) {
+                    const long long at = address(k, i);
+                    rows[k * pitch + lane + 32 * i] = at < 0 ? 0 : float(residual[at]);
+                }
+            __syncwarp();
+        }
+#pragma unroll
+        for (int n = 0; n < WN / 4; ++n) {
+            const int k = n % 2 * 8 + lane / 4;
+            Two *pair = reinterpret_cast<Two *>(rows + k * pitch + 8 * (n / 2) + 2 * (lane % 4));
+            const T *its_bias = ROWS * m + k < filters ? bias : nullptr;
+            float *sum = sums.at[m][n / 2] + n % 2 * 2;
+#pragma unroll
+            for (int side = 0; side < 2; ++side) {
+                if (residual) sum[side] += pair->at[side];
+                sum[side] = float(T(finished(sum[side], its_bias, first_filter + ROWS * m + k,
+                                             (const T *)nullptr, 0, relu)));
+            }
+            *pair = {sum[0], sum[1]};
+        }
+        __syncwarp();
+#pragma unroll 1
+        for (int k = 0; k < ROWS; ++k)
+#pragma unroll
+            for (int i = 0; i < WN / 32; ++i) {
+                const long long at = address(k, i);
+                if (at >= 0) target[at] = T(rows[k * pitch + lane + 32 * i]);
+            }
+        __syncwarp();
+    }
+}
+
 /* The moments of a tile's rows, of which `filters` exist, over the first `count` of BN columns:
- * those of each warp's 32 columns, then merged. */
-template <typename T, int BM, int BN>
-__device__ inline void tile_moments(const Sums &sums, int count, float *moments, int filters,
+ * those of each warp's WN columns, then merged. */
+template <typename T, int BM, int BN, int WN = WIDTH<BM, BN>>
+__device__ inline void tile_moments(const Sums<WN> &sums, int count, float *moments, int filters,
                                     long long slots, long long slot) {
-    __shared__ float means[BN / 32][BM];
-    __shared__ float squares[BN / 32][BM];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, strip = warp % (BN / 32);
-    const int row0 = warp / (BN / 32) * 64 + lane / 4, left = count - strip * 32;
-    const float share = 1.0f / (left < 1 ? 1 : left < 32 ? left : 32);
+    __shared__ float means[BN / WN][BM];
+    __shared__ float squares[BN / WN][BM];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, strip = warp % (BN / WN);
+    const int row0 = warp / (BN / WN) * 64 + lane / 4, left = count - strip * WN;
+    const float share = 1.0f / (left < 1 ? 1 : left < WN ? left : WN);
 #pragma unroll
     for (int m = 0; m < 8; ++m) {
         float total = 0, squared = 0;
 #pragma unroll
-        for (int n = 0; n < 8; ++n)
+        for (int n = 0; n < WN / 4; ++n)
             if (8 * (n / 2) + 2 * (lane % 4) + n % 2 < left)
-                total += sums[m / 2][n / 2][2 * (m % 2) + n % 2];
+                total += sums.at[m / 2][n / 2][2 * (m % 2) + n % 2];
         const float mean = sum_of_lanes<4>(total) * share;
 #pragma unroll
-        for (int n = 0; n < 8; ++n) {
-            const float distance = sums[m / 2][n / 2][2 * (m % 2) + n % 2] - mean;
+        for (int n = 0; n < WN / 4; ++n) {
+            const float distance = sums.at[m / 2][n / 2][2 * (m % 2) + n % 2] - mean;
             if (8 * (n / 2) + 2 * (lane % 4) + n % 2 < left) squared += distance * distance;
         }
         squared = sum_of_lanes<4>(squared);
@@ -124,26 +200,28 @@ __device__ inline void tile_moments(const Sums &sums, int count, float *moments,
     const int row = threadIdx.x;
     if (row >= BM || row >= filters) return;
     float mean = 0, squared = 0;
-    for (int w = 0; 32 * w < count; ++w) mean += means[w][row] * min(32, count - 32 * w);
+    for (int w = 0; WN * w < count; ++w) mean += means[w][row] * min(WN, count - WN * w);
     mean /= count;
-    for (int w = 0; 32 * w < count; ++w) {
+    for (int w = 0; WN * w < count; ++w) {
         const float distance = means[w][row] - mean;
-        squared += squares[w][row] + min(32, count - 32 * w) * distance * distance;
+        squared += squares[w][row] + min(WN, count - WN * w) * distance * distance;
     }
     write_moments<T>(moments, row, slots, slot, mean, squared);
 }
 
 /* target = source * weight + bias + residual over a lattice; source and weight are staged.
  * `moments`, if not null, are those of the filters in each tile, (filters, tiles of pixels, 2).
- * BM x BN is 128 x 128 or 64 x 256. */
-template <typename T, int BM, int BN>
-__global__ void __launch_bounds__(THREADS, 2)
+ * BM x BN is 128 x 256, 128 x 128 or 64 x 256: the first reads a third less from the second-level
+ * cache than the second, the others leave room for two blocks a multiprocessor, one of which
+ * multiplies while the other begins or ends. */
+template <typename T, int BM, int BN, int WN = WIDTH<BM, BN>>
+__global__ void __launch_bounds__(THREADS, WN == 64 ? 1 : 2)
     convolve_staged(const T *source, const T *weights, const T *bias, const T *residual, T *target,
                     float *moments, Convolution g, long long padded, bool relu) {
     extern __shared__ __align__(16) unsigned strips[];
     const int elements = 16 / (int)sizeof(T), chunks = (int)padded / elements; /* of a tap */
-    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-    const int warp_row = warp / (BN / 32) * 64, warp_col = warp % (BN / 32) * 32;
+    const int thread = threadIdx.x, warp = thread / 32;
+    const int warp_row = warp / (BN / WN) * 64, warp_col = warp % (BN / WN) * WN;
     const int row = thread / CHUNKS, chunk = thread % CHUNKS; /* of a thread's copies */
     const Convolution single = of_pixels(g);
     const long long pixels = lattice_size(g), pixel_tiles = (pixels + BN - 1) / BN;
@@ -166,7 +244,7 @@ __global__ void __launch_bounds__(THREADS, 2)
             place[i] = place_of(g, pixel_at(single, index < pixels ? index : 0));
             if (index >= pixels) place[i].y = -(1 << 30); /* never inside */
         }
-        Sums sums = {};
+        Sums<WN> sums = {};
         int tap_i = 0, tap_j = 0, at = chunk; /* what this thread copies next: tap, chunk of it */
 
         auto fetch = [&](int step) {
@@ -211,25 +289,10 @@ __global__ void __launch_bounds__(THREADS, 2)
             multiply_strip<T>(sums, strip + warp_row * PITCH, strip + (BM + warp_col) * PITCH);
         }
 
-#pragma unroll
-        for (int n = 0; n < 4; ++n)
-#pragma unroll
-            for (int side = 0; side < 2; ++side) {
-                const long long index = pixel0 + warp_col + 8 * n + 2 * (lane % 4) + side;
-                if (index >= pixels) continue;
-                const long long first = group_in_target(g, group) + pixel_at(g, index).target;
-#pragma unroll
-                for (int m = 0; m < 8; ++m) {
-                    const int filter = filter0 + warp_row + 8 * m + lane / 4;
-                    if (filter >= g.filters) continue;
-                    const long long at = first + (long long)filter * g.out_height * g.out_width;
-                    float &sum = sums[m / 2][n][2 * (m % 2) + side];
-                    const T y =
-                        T(finished(sum, bias, group * g.filters + filter, residual, at, relu));
-                    target[at] = y;
-                    sum = float(y);
-                }
-            }
+        __syncthreads(); /* no strip is read any more */
+        float *rows = reinterpret_cast<float *>(strips) + warp * ROWS * (WN + 8);
+        write_tile(sums, rows, g, group, filter0 + warp_row, pixel0 + warp_col, bias, residual,
+                   target, relu);
         if (moments)
             tile_moments<T, BM, BN>(sums, (int)(pixels - pixel0 < BN ? pixels - pixel0 : BN),
                                     moments + 2 * (group * g.filters + filter0) * pixel_tiles,
@@ -253,7 +316,7 @@ __device__ inline void advance(Walk &walk, const Convolution &g, int pixels) {
 
 /* parts[part, k, tap, c] = sum over the part's pixels of dy[pixel, k] * x[pixel at tap, c].
  * Rows of the strips are pixels here, DEPTH of them, and the factors are read by columns. */
-template <typename T, int BM, int BN>
+template <typename T, int BM, int BN, int WN = WIDTH<BM, BN>>
 __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T *x, float *parts,
                                                             Convolution g, long long dy_padded,
                                                             long long padded, long long part_size) {
@@ -262,7 +325,7 @@ __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T
     const int ROW = BM + BN + 8; /* both factors, and what keeps rows in different banks */
     const int LEFT = BM * (int)sizeof(T) / 16, RIGHT = BN * (int)sizeof(T) / 16; /* chunks a row */
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-    const int warp_row = warp / (BN / 32) * 64, warp_col = warp % (BN / 32) * 32;
+    const int warp_row = warp / (BN / WN) * 64, warp_col = warp % (BN / WN) * WN;
     const int columns = tap_count(g) * (int)padded, column_tiles = (columns + BN - 1) / BN;
     const int filter_tiles = (g.filters + BM - 1) / BM;
     const long long total = lattice_size(g), part_count = (total + part_size - 1) / part_size;
@@ -289,7 +352,7 @@ __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T
         walk.image = start / plane * image;
         walk.p = (int)(start % plane) / g.cols;
         walk.q = (int)(start % plane) % g.cols;
-        Sums sums = {};
+        Sums<WN> sums = {};
 
         auto fetch = [&](int step) {
             T *strip = reinterpret_cast<T *>(strips) + step % STAGES * DEPTH * ROW;
@@ -330,18 +393,14 @@ __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T
             const T *strip = reinterpret_cast<const T *>(strips) + step % STAGES * DEPTH * ROW;
 #pragma unroll
             for (int k = 0; k < DEPTH; k += DEPTH / 2) {
-                unsigned a[4][4], b[2][4];
+                unsigned a[4][4], b[WN / 16][4];
 #pragma unroll
                 for (int m = 0; m < 4; ++m)
                     load_columns<true>(a[m], strip + k * ROW + warp_row + 16 * m, ROW);
 #pragma unroll
-                for (int n = 0; n < 2; ++n)
+                for (int n = 0; n < WN / 16; ++n)
                     load_columns<false>(b[n], strip + k * ROW + BM + warp_col + 16 * n, ROW);
-#pragma unroll
-                for (int m = 0; m < 4; ++m)
-#pragma unroll
-                    for (int n = 0; n < 4; ++n)
-                        multiply_add<T>(sums[m][n], a[m], b[n / 2] + 2 * (n % 2));
+                sums.template add<T>(a, b);
             }
         }
 
@@ -351,11 +410,12 @@ __global__ void __launch_bounds__(THREADS) correlate_staged(const T *dy, const T
             const int filter = filter0 + warp_row + 8 * m + lane / 4;
             if (filter >= g.filters) continue;
 #pragma unroll
-            for (int n = 0; n < 8; ++n) {
-                const int col = column0 + warp_col + 8 * (n / 2) + 2 * (lane % 4) + n % 2;
-                if (col < columns)
-                    out[(long long)filter * columns + col] =
-                        sums[m / 2][n / 2][2 * (m % 2) + n % 2];
+            for (int n = 0; n < WN / 8; ++n) {
+                const int col = column0 + warp_col + 8 * n + 2 * (lane % 4);
+                const float *pair = sums.at[m / 2][n] + 2 * (m % 2);
+                if (col < columns) /* of which there are an even number */
+                    *reinterpret_cast<Two *>(out + (long long)filter * columns + col) = {pair[0],
+                                                                                        pair[1]};
             }
         }
     }

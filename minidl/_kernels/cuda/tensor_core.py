@@ -13,7 +13,11 @@ from .window import Window
 __all__ = ["forward", "input_grad", "weight_grad"]
 
 # Filters x pixels of a block.
-TILES = ((128, 128), (64, 256))
+TILES = ((128, 256), (128, 128), (64, 256))
+# A block of the first has a multiprocessor to itself. It pays from so many tiles on, about one for
+# each multiprocessor of a large GPU, and for sums over so many bytes, beside which the time before
+# and after them, when it multiplies nothing, is short.
+MANY_TILES, LONG_SUM = 128, 2048
 TENSOR_CORE = KernelFile(
     "tensor_core.cu",
     "channels_last<T>",
@@ -54,10 +58,11 @@ def weight_grad(dy: Any, x: Any, dw: Any, window: Window) -> None:
     padded, filters = staged.shape[-1], dw.shape[0] // window.groups
     columns = dw.shape[2] * dw.shape[3] * padded
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
-    rows, cols = _tile(filters)
+    most_parts = max(1, pixels // PART_PIXELS)
+    rows, cols = _tile(filters, columns, window.groups * most_parts, pixels * x.itemsize)
     tiles = -(-filters // rows) * -(-columns // cols) * window.groups
     room = PART_BYTES // (4 * dw.shape[0] * columns)
-    wanted = max(-(-pixels // MOST_PIXELS), min(WANTED_TILES // tiles, pixels // PART_PIXELS, room))
+    wanted = max(-(-pixels // MOST_PIXELS), min(WANTED_TILES // tiles, most_parts, room))
     part_pixels = -(-pixels // wanted)
     parts = -(-pixels // part_pixels)
     sums = cp.empty((parts, dw.shape[0], columns), np.float32)
@@ -82,7 +87,7 @@ def _convolve(
     weights = cp.empty((groups, filters, taps, padded), weight.dtype)
     args: tuple[Any, ...] = (weight, weights, geometry, padded)
     TENSOR_CORE.launch("taps_outside<T>", weight.dtype, striding(weights.size), args)
-    rows, cols = _tile(filters)
+    rows, cols = _tile(filters, pixels, groups, taps * padded * staged.itemsize)
     slots = -(-pixels // cols)
     bias, residual, relu, moments = epilogue
     parts = None
@@ -110,5 +115,10 @@ def _channels_last(x: Any, groups: int) -> Any:
     return staged
 
 
-def _tile(filters: int) -> tuple[int, int]:
-    return TILES[1] if filters <= 64 else TILES[0]
+def _tile(filters: int, columns: int, times: int, sum_bytes: int) -> tuple[int, int]:
+    """The tile for products of filters x columns, so many times, of which the sums are so long."""
+    large, middle, low = TILES
+    if filters <= low[0]:
+        return low
+    tiles = -(-filters // large[0]) * -(-columns // large[1]) * times
+    return large if tiles >= MANY_TILES and sum_bytes >= LONG_SUM else middle
