@@ -83,6 +83,11 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"convolutions of {', '.join(CONVOLUTIONS_OF)} instead of networks",
     )
     parser.add_argument(
+        "--direct",
+        action="store_true",
+        help="convolutions by the direct method throughout, without Winograd's",
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help=f"{', '.join(QUICK_NETWORKS)} (with --layers, {CONVOLUTIONS_OF[0]}); 2 rounds",
@@ -260,6 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return subprocess.call(command, env=os.environ | AVX2)
 
     modes = [MINIDL, *rivals(args)]
+    if args.direct:
+        md.config.conv_algorithm = "direct"
     set_threads(args.threads, torch_too=PYTORCH[0] in modes)
     facts = installation.collect_config()[0]
     args.ceilings = {count: ceiling(count) for count in sorted({1, args.threads})}

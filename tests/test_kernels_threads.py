@@ -41,14 +41,14 @@ for _ in range(3):
     md.functional.relu(md.ones(1 << 18)).numpy()
 assert os.sched_getaffinity(0) == before
 threads = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
-print(sorted(len(before) - len(allowed) for allowed in threads if allowed <= before)[-2:])
+print([len(before - allowed) for allowed in threads if allowed < before])
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux chooses the processors")
 @pytest.mark.skipif(not has_openmp(), reason="built without OpenMP")
 @pytest.mark.parametrize(
-    ("environment", "processors_less"), [({}, "[0, 1]"), ({"OMP_PROC_BIND": "false"}, "[0, 0]")]
+    ("environment", "processors_less"), [({}, "[1]"), ({"OMP_PROC_BIND": "false"}, "[]")]
 )
 def test_threads_keep_away_from_the_one_they_work_for(environment, processors_less):
     """All but one thread may run wherever the process may, unless a user has spoken."""
@@ -67,4 +67,4 @@ def test_threads_on_one_processor():
     one = {min(os.sched_getaffinity(0))}
     code = f"import os; os.sched_setaffinity(0, {one})\n" + AFFINITIES
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (result.stdout.strip()[-4:], result.stderr) == (", 0]", "")
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")

@@ -119,12 +119,12 @@ class _Parts:
         self._tables.append(replay._modules)
         self._members = self._members_now()
         self._in_training = any(m.training for m in modules)
-        self._look()
+        self._note_uses()
 
     def _members_now(self) -> list[Any]:
         return list(chain.from_iterable(map(dict.values, self._tables)))
 
-    def _look(self) -> None:
+    def _note_uses(self) -> None:
         self._are_hooked = any(self._hooks)
         self._require_gradients = any(tensor.requires_grad for tensor in self._tensors)
 
@@ -137,7 +137,7 @@ class _Parts:
         if Changes.last is self._seen:
             return False
         self._seen = Changes.last
-        self._look()
+        self._note_uses()
         members = self._members_now()
         arrays = map(attrgetter("stored"), self._tensors)
         return (

@@ -19,12 +19,11 @@ cdef extern from *:
     #define _GNU_SOURCE
     #endif
     #include <sched.h>
-    #include <signal.h>
     #include <sys/syscall.h>
     #include <unistd.h>
 
-    /* Of a thread that starts loops: how many threads work on them, which they are (other than
-     * itself), and the processor that they keep away from. */
+    /* Of a thread that starts loops: how many threads work on them, which they are, itself among
+     * them, and the processor that the others keep away from. */
     typedef struct {
         int count, avoided;
         pid_t ids[1024];
