@@ -121,10 +121,14 @@ class Augmentation:
             )
         return replace(self, components=ColourComponents(**state))
 
-    def check(self, size: int) -> None:
-        """Raise ``ValueError`` when this cannot be done to images of ``size`` x ``size``."""
+    def check(self, size: int, white: float = 255.0) -> None:
+        """Raise ``ValueError`` when this cannot be done to images of ``size`` x ``size``, whose
+        white pixels have the value ``white``.
+        """
         if self.crop is not None:
             self.crop.check(size)
+        if white != 255 and (self.colour is not None or self.pca_colour):
+            raise ValueError(f"{self}: colours are changed in uint8 images, these are floats")
 
     def draws(self, seed: int, epoch: int, images: np.ndarray) -> np.ndarray:
         """Twelve numbers an image, (N, 12) float64 uniform in [0, 1).
@@ -145,7 +149,7 @@ class Augmentation:
         return words / 2**32
 
     def apply(self, pixels: np.ndarray, draws: np.ndarray, may_flip: bool) -> np.ndarray:
-        """What follows the cut of uint8 pixels (N, C, S, S); float32 where colours change.
+        """What follows the cut of pixels (N, C, S, S); float32 where colours change.
 
         Raises ``ValueError`` where :meth:`fit` is missing.
         """

@@ -112,7 +112,8 @@ def pad(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize(images: np.ndarray, size: int, boxes: Sequence[Box | None] | None = None) -> np.ndarray:
-    """Images (N, C, H, W) uint8 resized to (N, C, size, size): bilinear, averaging to shrink.
+    """Images (N, C, H, W), uint8 or float32, resized to (N, C, size, size): bilinear, averaging
+    to shrink.
 
     ``boxes`` says which part of each image; None is all of it.
 
@@ -123,7 +124,7 @@ def resize(images: np.ndarray, size: int, boxes: Sequence[Box | None] | None = N
     if images.shape[2:] == (size, size) and not any(boxes):
         return images
     pillow = _pillow()
-    resized = np.empty((*images.shape[:2], size, size), np.uint8)
+    resized = np.empty((*images.shape[:2], size, size), images.dtype)
     for image, target, box in zip(images, resized, boxes, strict=True):
         for plane, target_plane in zip(np.ascontiguousarray(image), target, strict=True):
             target_plane[...] = pillow.fromarray(plane).resize(

@@ -61,6 +61,7 @@ class _Memory:
 class DataLoader:
     """Iterate over a split in batches of NumPy arrays.
 
+    A split is half of what :func:`load` opens, or one's own arrays: ``ArraySplit(images, labels)``.
     A batch is images (N, C, H, W) float32 and labels (N,) int64; the last one may be smaller
     unless ``drop_last``. ``shuffle`` and ``augment`` are for training: the order depends on
     (``seed``, epoch) alone, what ``augment`` does to an image on (``seed``, epoch, image) alone, so
@@ -85,8 +86,9 @@ class DataLoader:
     epoch. Which images a batch shows depends on the files alone. More bad images than ten and a
     tenth of all raise ``DataError``, as do a hundred successors none of which can be decoded.
 
-    Raises ``ValueError`` for a ``batch_size``, ``limit`` or ``workers`` below 1, for another
-    ``on_bad_image``, and for what ``augment`` cannot do to images of the split's size.
+    Raises ``TypeError`` for anything but a split; ``ValueError`` for a ``batch_size``, ``limit`` or
+    ``workers`` below 1, for another ``on_bad_image``, and for what ``augment`` cannot do to images
+    like the split's.
 
     >>> from minidl.data import load
     >>> loader = DataLoader(load().train, batch_size=64, shuffle=True, limit=100)
@@ -108,6 +110,12 @@ class DataLoader:
         workers: int | None = None,
         on_bad_image: str = "fail",
     ) -> None:
+        if not isinstance(split, Split):
+            raise TypeError(
+                f"DataLoader: expected a split, such as md.data.load().train or, of arrays, "
+                f"md.data.ArraySplit(images, labels), minidl's TensorDataset; "
+                f"got {type(split).__name__}"
+            )
         for name, value in (("batch_size", batch_size), ("limit", limit), ("workers", workers)):
             if value is not None and value < 1:
                 raise ValueError(f"DataLoader: {name} is {value}, expected at least 1")
@@ -116,7 +124,7 @@ class DataLoader:
                 f"DataLoader: on_bad_image is {on_bad_image!r}, expected {', '.join(POLICIES)}"
             )
         if augment is not None:
-            augment.check(split.image_size)
+            augment.check(split.image_size, split.white)
         self.split = split
         self.batch_size = batch_size
         self.shuffle = shuffle

@@ -71,11 +71,13 @@ class Preprocessing:
             raise ValueError(f"unknown {kind!r}, expected one of {', '.join(PREPROCESSINGS)}")
         if not eps >= 0:
             raise ValueError(f"{kind}: eps is {eps}, expected at least 0")
+        if split.white != 255 and kind not in ("standardise", "none"):
+            raise ValueError(f"{kind}: measured on uint8 images, these are floats")
         mean, std = (np.array(numbers)[:, None, None] for numbers in (split.mean, split.std))
         scale, shift = np.ones_like(mean), np.zeros_like(mean)  # (channels, 1, 1)
         matrix: np.ndarray | None = None
         if kind == "standardise":
-            scale, shift = 1 / (255 * std), -mean / std
+            scale, shift = 1 / (split.white * std), -mean / std
         elif kind == "mean":
             shift = -255 * mean
         elif kind == "pixel-mean":

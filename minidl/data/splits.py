@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError
+from .arrays import checked_images, checked_labels
 from .augment import CROP, Augmentation
 from .crops import Box, Crop, SquareCrop, central_square
 from .images import cut, load_and_cut, load_image, open_image, pad, resize, to_luma
@@ -36,6 +37,7 @@ class Split:
     - ``preprocessing``: from pixels to what a network sees; standardised unless it is replaced
     """
 
+    white = 255.0  # the value of a pixel that ``mean`` and ``std`` take for 1
     most_measured = sys.maxsize
     images_per_task = 64  # of a thread that makes a part of a batch
 
@@ -66,7 +68,7 @@ class Split:
     def pixels(
         self, indices: np.ndarray, crop: Crop | None = None, draws: np.ndarray | None = None
     ) -> np.ndarray:
-        """uint8 pixels (N, C, image_size, image_size); C is 1 for grey images.
+        """Pixels (N, C, image_size, image_size), uint8 or float32; C is 1 for grey images.
 
         Without ``crop`` as they are evaluated, otherwise cut where it and ``draws`` (N, 4) say.
         """
@@ -88,7 +90,7 @@ class Split:
         there is one. Raises ``ImageError`` naming the file for an image that cannot be decoded.
 
         >>> images = np.array([[[[0, 255]] * 2]] * 4, np.uint8)  # (4, 1, 2, 2)
-        >>> split = ArraySplit(images, np.arange(4), "abcd", channels=3, image_size=2)
+        >>> split = ArraySplit(images, np.arange(4), channels=3)
         >>> x, y = split.batch([3, 0])
         >>> x.shape, x[0, 0, 0].tolist(), y.tolist()
         ((2, 3, 2, 2), [-1.0, 1.0], [3, 0])
@@ -140,31 +142,82 @@ class Split:
 
 
 class ArraySplit(Split):
-    """Images that fit in memory: uint8 (N, 1 or 3, H, W).
+    """Images in memory, one's own too: (N, C, H, W), or (N, H, W) where there is one channel.
 
-    ``mean`` and ``std`` are measured on these images unless given (a test split is given its
-    training split's). Colour is converted to luma at once when ``channels`` is 1; the images stay
-    in their native size, and a batch is padded or resized when it is asked for.
+    - uint8 images are pixels from 0 to 255: ``(pixel / 255 - mean) / std`` is what a network sees.
+      ``mean`` and ``std``, one number per channel, are measured on these images unless given (a
+      test split is given its training split's).
+    - Float images are seen as they are (float32), or as ``(x - mean) / std`` if both are given.
+
+    ``labels`` are (N,) integers from 0 on, of any integer dtype. ``classes`` names them; without,
+    the names are their numbers. ``channels`` is the images' own number unless given: grey images
+    are repeated to more, and uint8 colour is converted to luma if it is 1. ``image_size`` is the
+    images' own as well, if they are square; otherwise they are padded or resized to that side when
+    a batch is asked for. ``flip`` says whether a mirrored image still shows its class.
+
+    Raises ``TypeError`` for other dtypes, ``ValueError`` for arrays that do not fit together.
+
+    >>> random = np.random.default_rng(0)
+    >>> train = ArraySplit(random.random((100, 3, 24, 24)), random.integers(0, 7, 100))
+    >>> x, y = train.batch([0, 1])
+    >>> x.shape, x.dtype, y.dtype, len(train.classes)
+    ((2, 3, 24, 24), dtype('float32'), dtype('int64'), 7)
     """
 
     def __init__(
         self,
         images: np.ndarray,
         labels: np.ndarray,
-        classes: Sequence[str],
-        channels: int,
-        image_size: int,
+        classes: Sequence[str] | None = None,
+        channels: int | None = None,
+        image_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         flip: bool = True,
     ) -> None:
-        self.images = to_luma(images) if channels < images.shape[1] else images
-        if mean is None or std is None:
-            mean, std = channel_statistics(self.images)
-            if len(mean) < channels:
-                mean, std = mean * channels, std * channels
-        native_size = (images.shape[2], images.shape[3])
-        super().__init__(labels, classes, channels, image_size, native_size, mean, std, flip)
+        images = checked_images(images)
+        stored, height, width = images.shape[1:]
+        if classes is None:
+            labels = checked_labels(labels, len(images))
+            classes = [str(label) for label in range(labels.max() + 1)]
+        else:
+            labels = checked_labels(labels, len(images), len(classes))
+        if image_size is None and height != width:
+            raise ValueError(
+                f"ArraySplit: images are {height} x {width}, expected squares, or image_size=SIDE "
+                f"to resize them to"
+            )
+        channels = channels or stored
+        if (stored, channels, images.dtype) == (3, 1, np.uint8):
+            images = to_luma(images)
+        elif stored not in (1, channels):
+            raise ValueError(
+                f"ArraySplit: channels is {channels}, the {images.dtype} images have {stored}"
+            )
+        self.images = images
+        if images.dtype != np.uint8:
+            self.white = 1.0
+        mean, std = self._statistics(channels, mean, std)
+        size = height if image_size is None else image_size
+        super().__init__(labels, classes, channels, size, (height, width), mean, std, flip)
+
+    def _statistics(
+        self, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        if (mean is None) != (std is None):
+            raise ValueError("ArraySplit: mean and std are given together, or neither")
+        if mean is not None and std is not None:
+            if not len(mean) == len(std) == channels or min(std) <= 0:
+                raise ValueError(
+                    f"ArraySplit: mean is {tuple(mean)} and std {tuple(std)}, expected {channels} "
+                    f"numbers each, those of std above 0"
+                )
+            return mean, std
+        if self.images.dtype != np.uint8:
+            return (0.0,) * channels, (1.0,) * channels
+        mean, std = channel_statistics(self.images)
+        repeats = channels // len(mean)  # of grey images
+        return mean * repeats, std * repeats
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:

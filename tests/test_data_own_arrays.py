@@ -1,0 +1,143 @@
+"""A user's own arrays: what a network is shown of them, and one sentence for what cannot be."""
+
+import numpy as np
+import pytest
+
+from minidl.data import ArraySplit, Augmentation, DataLoader, DataSplits, load
+
+FLOATS = np.random.default_rng(0).standard_normal((6, 3, 8, 8))
+PIXELS = np.random.default_rng(1).integers(0, 256, (6, 3, 8, 8), np.uint8)
+LABELS = np.arange(6) % 3
+
+
+def only_batch(split):
+    ((images, labels),) = DataLoader(split, 6)
+    return images, labels
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", ">f4", "f8"])
+def test_floats_are_seen_as_they_are(dtype):
+    stored = FLOATS.astype(dtype)
+    images, labels = only_batch(ArraySplit(stored, LABELS))
+    np.testing.assert_array_equal(images, stored.astype(np.float32))
+    np.testing.assert_array_equal(labels, LABELS)
+    assert (images.dtype, labels.dtype) == (np.float32, np.int64)
+
+
+def test_floats_with_a_mean_and_a_deviation():
+    mean, std = (0.5, -1.0, 2.0), (1.0, 2.0, 0.25)
+    images, _ = only_batch(ArraySplit(FLOATS, LABELS, mean=mean, std=std))
+    expected = (FLOATS - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    np.testing.assert_allclose(images, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_pixels_are_standardised_by_channel():
+    images, _ = only_batch(ArraySplit(PIXELS, LABELS))
+    mean, std = PIXELS.mean(axis=(0, 2, 3)), PIXELS.std(axis=(0, 2, 3))
+    expected = (PIXELS - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+    train = ArraySplit(PIXELS[:4], LABELS[:4])
+    test = ArraySplit(PIXELS, LABELS, train.classes, mean=train.mean, std=train.std)
+    np.testing.assert_array_equal(only_batch(test)[0][:4], train.batch(range(4))[0])
+
+
+@pytest.mark.parametrize("images", [FLOATS, PIXELS], ids=["floats", "pixels"])
+def test_images_without_channels_have_one(images):
+    grey = np.ascontiguousarray(images[:, 1])
+    with_channel, _ = only_batch(ArraySplit(grey[:, None], LABELS))
+    assert with_channel.shape == (6, 1, 8, 8)
+    np.testing.assert_array_equal(only_batch(ArraySplit(grey, LABELS))[0], with_channel)
+    repeated, _ = only_batch(ArraySplit(grey, LABELS, channels=3))
+    np.testing.assert_array_equal(repeated, with_channel.repeat(3, axis=1))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", ">i2", "i4", "i8", "u8"])
+def test_labels_of_any_integer_dtype(dtype):
+    split = ArraySplit(PIXELS, LABELS.astype(dtype))
+    np.testing.assert_array_equal(only_batch(split)[1], LABELS)
+    assert split.classes == ("0", "1", "2")
+    assert ArraySplit(PIXELS, LABELS.tolist(), ["a", "b", "c", "d"]).classes == tuple("abcd")
+
+
+def test_floats_are_resized_as_pixels_are():
+    pytest.importorskip("PIL")
+    sizes = {"image_size": 5, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    pixels, _ = only_batch(ArraySplit(PIXELS[..., :6], LABELS, **sizes))
+    floats, _ = only_batch(ArraySplit(PIXELS[..., :6] / 255, LABELS, **sizes))
+    assert floats.shape == (6, 3, 5, 5)
+    np.testing.assert_allclose(floats, pixels, atol=1.1 / 255)  # rounded twice
+
+
+def test_floats_are_cropped_and_mirrored():
+    augment = Augmentation.parse("pad-crop:1,flip")
+    ((images, _),) = DataLoader(ArraySplit(FLOATS, LABELS), 6, augment=augment, seed=4)
+    padded = np.pad(FLOATS.astype(np.float32), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    for image, source in zip(images, padded, strict=True):
+        shifts = [source[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
+        variants = shifts + [shift[..., ::-1] for shift in shifts]
+        assert sum(np.array_equal(image, variant) for variant in variants) == 1
+
+
+def test_what_is_for_pixels_refuses_floats():
+    split = ArraySplit(FLOATS, LABELS)
+    message = r"colour:0\.4: colours are changed in uint8 images, these are floats"
+    with pytest.raises(ValueError, match=message):
+        DataLoader(split, 2, augment=Augmentation.parse("colour"))
+    splits = DataSplits("mine", split, split, Augmentation())
+    with pytest.raises(ValueError, match=r"pca-colour:0\.1: colours are changed in uint8 images"):
+        splits.prepared("pca-colour")
+    with pytest.raises(ValueError, match="zca: measured on uint8 images, these are floats"):
+        splits.prepared(preprocess="zca")
+    np.testing.assert_array_equal(only_batch(splits.prepared().train)[0], FLOATS.astype("f4"))
+
+
+REFUSED = {
+    "integers": (PIXELS.astype(int), LABELS, {}, r"images are int64, expected uint8 \(0 to 255\)"),
+    "channels last": (
+        PIXELS.transpose(0, 2, 3, 1),
+        LABELS,
+        {"image_size": 8},
+        r"\(6, 8, 8, 3\), which looks like channels last, .*: images.transpose\(0, 3, 1, 2\)",
+    ),
+    "one image": (PIXELS[0, 0], LABELS, {}, r"the shape \(8, 8\), expected \(N, C, H, W\), or"),
+    "no image": (PIXELS[:0], LABELS[:0], {}, r"the shape \(0, 3, 8, 8\), expected"),
+    "several sizes": ([PIXELS[0], PIXELS[1, :, :4]], LABELS[:2], {}, "differ in shape"),
+    "not square": (PIXELS[:, :, :7], LABELS, {}, "7 x 8, expected squares, or image_size=SIDE"),
+    "NaN": (
+        np.where(np.arange(6)[:, None, None, None] < 4, FLOATS, np.nan),
+        LABELS,
+        {},
+        "image 4 holds",
+    ),
+    "too large": (FLOATS * 1e300, LABELS, {}, "image 0 holds NaN or values beyond float32"),
+    "labels missing": (PIXELS, LABELS[:5], {}, r"shape \(5,\), expected .* 6 images, \(6,\)$"),
+    "one-hot": (PIXELS, np.eye(6), {}, r"shape \(6, 6\), .*: labels.argmax\(axis=1\)$"),
+    "float labels": (PIXELS, LABELS * 1.0, {}, r"float64, .*: labels.astype\(np.int64\)$"),
+    "names": (PIXELS, list("abcabc"), {}, r"<U1, .*: np.unique\(labels, return_inverse=True\)"),
+    "negative": (PIXELS, LABELS - 1, {}, "label -1 of image 0 is out of range, expected 0 to"),
+    "too many": (PIXELS, LABELS, {"classes": "ab"}, "label 2 of image 2 .* expected 0 to 1$"),
+    "colour": (FLOATS, LABELS, {"channels": 1}, "channels is 1, the float32 images have 3"),
+    "mean alone": (PIXELS, LABELS, {"mean": (1, 1, 1)}, "mean and std are given together"),
+    "short mean": (PIXELS, LABELS, {"mean": (1,), "std": (1,)}, "expected 3 numbers each"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_data_is_refused_in_one_sentence(name):
+    images, labels, options, message = REFUSED[name]
+    with pytest.raises((TypeError, ValueError), match=f"^ArraySplit: .*{message}") as caught:
+        ArraySplit(images, labels, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [PIXELS, [(PIXELS[0], 1)], load()], ids=lambda x: type(x).__name__
+)
+def test_a_loader_takes_splits_and_says_how_to_make_one(wrong):
+    with pytest.raises(TypeError) as caught:
+        DataLoader(wrong, 4)
+    assert str(caught.value) == (
+        "DataLoader: expected a split, such as md.data.load().train or, of arrays, "
+        "md.data.ArraySplit(images, labels), minidl's TensorDataset; "
+        f"got {type(wrong).__name__}"
+    )
