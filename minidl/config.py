@@ -1,5 +1,8 @@
 """Settings of the whole process: `md.config`."""
 
+from difflib import get_close_matches
+from typing import Any
+
 from ._kernels.algorithm import (
     get_allow_tf32,
     get_conv_algorithm,
@@ -41,7 +44,19 @@ class Config:
     Traceback (most recent call last):
     ...
     ValueError: conv_algorithm: expected one of 'auto', 'direct', 'winograd', ..., got 'fft'
+    >>> md.config.conv_algoritm = "direct"
+    Traceback (most recent call last):
+    ...
+    AttributeError: md.config has no setting 'conv_algoritm'; did you mean 'conv_algorithm'?
     """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        settings = [key for key, entry in vars(Config).items() if isinstance(entry, property)]
+        if name not in settings:
+            near = get_close_matches(name, settings, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(settings)}"
+            raise AttributeError(f"md.config has no setting {name!r}; {hint}")
+        super().__setattr__(name, value)
 
     @property
     def conv_algorithm(self) -> str:

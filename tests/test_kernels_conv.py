@@ -311,6 +311,14 @@ def test_unknown_algorithm_is_refused():
     assert md.config.conv_algorithm == "auto"
 
 
+def test_unknown_settings_are_refused():
+    with pytest.raises(AttributeError, match="'conv_algoritm'; did you mean 'conv_algorithm'"):
+        md.config.conv_algoritm = "direct"
+    with pytest.raises(AttributeError, match=r"'foo'; there are: conv_algorithm, allow_tf32$"):
+        md.config.foo = 1
+    assert not hasattr(md.config, "foo")
+
+
 def test_tf32_is_off_and_takes_a_bool():
     assert md.config.allow_tf32 is False
     with pytest.raises(TypeError, match="allow_tf32: expected True or False, got 1"):
