@@ -284,12 +284,23 @@ def test_1202_layers_are_counted_in_little_memory():
     [
         (("vgg16",), TypeError, "summary: model must be a Module, got str; for a name, md.models"),
         ((Linear(2, 3),), ValueError, "summary: Linear does not know the images it is for; give"),
+        (
+            (Linear(2, 3), np.ones((1, 2))),
+            TypeError,
+            "summary: input_shape must be the sizes of one input, such as (C, H, W), got ndarray "
+            "of shape (1, 2)",
+        ),
     ],
 )
 def test_errors(arguments, error, text):
     with pytest.raises(error) as raised:
         md.summary(*arguments)
     assert str(raised.value).startswith(text)
+
+
+def test_a_batch_in_the_input_shape_is_noticed():
+    with pytest.raises(ValueError, match=r"conv2d: .* without the batch: \(3, 8, 8\)\?\)$"):
+        md.summary(Conv2d(3, 4, 3), (1, 3, 8, 8))
 
 
 # ---- tables ----

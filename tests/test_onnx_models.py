@@ -355,6 +355,17 @@ def test_damaged_and_missing_files(tmp_path):
         md.onnx.load(saved(tmp_path, [node("Add", "x", "w")], [weights]))
 
 
+def test_arguments_of_export_in_the_wrong_order(tmp_path):
+    model, x = md.nn.Conv2d(3, 4, 3), md.zeros(1, 3, 8, 8)
+    with pytest.raises(TypeError, match=r"got Tensor; the order is export\(model, path, input_sh"):
+        md.onnx.export(model, x, tmp_path / "n.onnx")
+    with pytest.raises(TypeError, match=r"\(C, H, W\), got Tensor of shape \(1, 3, 8, 8\)$"):
+        md.onnx.export(model, tmp_path / "n.onnx", x)
+    with pytest.raises(ValueError, match=r"without the batch: \(3, 8, 8\)\?\)$"):
+        md.onnx.export(model, tmp_path / "n.onnx", x.shape)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_inputs_are_checked(tmp_path):
     network = md.onnx.load(saved(tmp_path, [node("Relu", "x")], shape=("N", 3)))
     assert network(md.ones(5, 3)).shape == (5, 3)

@@ -28,7 +28,7 @@ from ..nn import (
     Module,
 )
 from ..nn.parameter import parameters_without_values
-from ..nn.trace import input_shape_of, parameter_dtype
+from ..nn.trace import batch_explained, input_shape_of, parameter_dtype
 from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor
 from .table import as_text, by
@@ -133,7 +133,7 @@ def summary(
         training: count in training mode, with the heads that only training has.
 
     Returns a `Summary`. Raises ValueError if input_shape is missing or the network does not take
-    it, TypeError if model is not a Module.
+    it, TypeError if it is not integers or model is not a Module.
 
     >>> import minidl as md
     >>> model = md.nn.Sequential(md.nn.Conv2d(3, 16, 5), md.nn.ReLU(), md.nn.MaxPool2d(2))
@@ -162,7 +162,7 @@ def summary(
         )
     shape = input_shape_of("summary", model, input_shape)
     recorder = _Recorder(model)
-    with _undisturbed(model, training), recorder.listening(), no_grad():
+    with batch_explained(shape), _undisturbed(model, training), recorder.listening(), no_grad():
         model(Tensor(ShapeArray((1, *shape), parameter_dtype(model))))
     root = recorder.root
     return Summary(

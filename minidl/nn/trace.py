@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..dtypes import float32
 from ..tensor import Tensor
 from .module import Module
 
-__all__ = ["Step", "input_shape_of", "parameter_dtype", "trace"]
+__all__ = ["Step", "batch_explained", "input_shape_of", "parameter_dtype", "trace"]
 
 
 @dataclass
@@ -56,7 +57,7 @@ def input_shape_of(
     """`input_shape`, without the number of images, or what the model says about itself.
 
     Networks of `md.models` know the images they are for. Raises ValueError for others, and if a
-    size is not positive; `op` starts the message.
+    size is not positive, TypeError if it is not an integer; `op` starts the message.
 
     >>> import minidl as md
     >>> input_shape_of("export", md.models.create("lenet5"))
@@ -70,10 +71,39 @@ def input_shape_of(
                 "give input_shape=(C, H, W)"
             )
         return channels, side, side
-    shape = tuple(int(n) for n in input_shape)
+    try:
+        shape = tuple(index(n) for n in input_shape)
+    except (TypeError, ValueError):
+        kind = type(input_shape).__name__
+        given = (
+            f"{kind} of shape {tuple(input_shape.shape)}" if hasattr(input_shape, "shape") else kind
+        )
+        raise TypeError(
+            f"{op}: input_shape must be the sizes of one input, such as (C, H, W), got {given}"
+        ) from None
     if any(n < 1 for n in shape):
         raise ValueError(f"{op}: sizes of input_shape must be positive, got {shape}")
     return shape
+
+
+@contextmanager
+def batch_explained(shape: tuple[int, ...]) -> Iterator[None]:
+    """Where a network refuses inputs (1, *shape), ask whether `shape` begins with a batch.
+
+    >>> import minidl as md
+    >>> with batch_explained((1, 3, 8, 8)):
+    ...     md.nn.Conv2d(3, 4, 3)(md.zeros(1, 1, 3, 8, 8))
+    Traceback (most recent call last):
+    ...
+    ValueError: conv2d: ... (input_shape is (C, H, W), without the batch: (3, 8, 8)?)
+    """
+    try:
+        yield
+    except ValueError as error:
+        if len(shape) != 4:
+            raise
+        hint = f"input_shape is (C, H, W), without the batch: {shape[1:]}?"
+        raise ValueError(f"{error} ({hint})") from error
 
 
 @contextmanager

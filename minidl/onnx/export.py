@@ -19,7 +19,7 @@ import numpy as np
 from .._kernels.shapes import ShapeArray
 from ..io.files import replace_file
 from ..nn import Module
-from ..nn.trace import Step, input_shape_of
+from ..nn.trace import Step, batch_explained, input_shape_of
 from ..tensor import Tensor
 from .package import OnnxError, onnx_package
 from .trace import Trace, trace
@@ -50,7 +50,7 @@ def export(
     Raises:
         OnnxError: the package onnx is missing; an operation has no counterpart in ONNX, or a value
             is computed by other means than minidl's operations; the file cannot be written.
-        TypeError: model is not a Module.
+        TypeError: model is not a Module, path not a file's name, input_shape not integers.
         ValueError: input_shape is missing, or the network does not take it.
 
     >>> import tempfile
@@ -64,13 +64,19 @@ def export(
     """
     if not isinstance(model, Module):
         raise TypeError(f"export: model must be a Module, got {type(model).__name__}")
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"export: path must be a file's name, got {type(path).__name__}; "
+            "the order is export(model, path, input_shape)"
+        )
     shape = input_shape_of("export", model, input_shape)
     onnx = onnx_package()
     state = dict((*model.named_parameters(), *model.named_buffers()))
     size = sum(tensor.data.nbytes for tensor in state.values())
     if size > MAX_BYTES:
         raise OnnxError(f"export: {size:,} bytes of weights; one ONNX file holds {MAX_BYTES:,}")
-    few, many = (trace(model, (n, *shape)) for n in BATCHES)
+    with batch_explained(shape):
+        few, many = (trace(model, (n, *shape)) for n in BATCHES)
     graph = _Graph(onnx, state, few, many)
     _check_batch(graph.nodes, _Graph(onnx, state, many, few).nodes)
     proto = graph.model(type(model).__name__)
