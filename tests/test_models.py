@@ -196,6 +196,11 @@ def test_unknown_options_are_named():
         models.create("lenet5", dropout=0.1)
 
 
+def test_weights_are_files():
+    with pytest.raises(TypeError, match=r"^create: weights must be a file's name, got True"):
+        models.create("lenet5", weights=True)
+
+
 @pytest.mark.parametrize(
     ("arch", "paper", "torchvision"),
     [

@@ -274,6 +274,17 @@ def test_repr_shows_groups():
             TypeError,
             "SGD: a parameter group must be a dict with a 'params' entry",
         ),
+        (
+            lambda p: optim.Adam(md.nn.Linear(2, 3)),
+            TypeError,
+            r"^Adam: expected Tensors, got a Linear; give its parameters\(\)$",
+        ),
+        (
+            lambda p: optim.SGD([{"params": md.nn.Sequential()}]),
+            TypeError,
+            r"^SGD: expected Tensors, got a Sequential; give its parameters\(\)$",
+        ),
+        (lambda p: optim.SGD(0.1), TypeError, "^SGD: expected Tensors, got float$"),
     ],
 )
 def test_errors(make, error, text):

@@ -133,7 +133,7 @@ def create(
     Raises:
         UnknownModelError: if there is no such architecture; the text suggests the nearest name.
         ValueError: if image_size is smaller than the network needs; if the variant is unknown.
-        TypeError: if the architecture has no such option.
+        TypeError: if the architecture has no such option; if weights is not a file's name.
         CheckpointError: if the file of weights cannot be read or does not fit.
 
     >>> import minidl as md
@@ -144,6 +144,11 @@ def create(
     'googlenet_tv'
     """
     check_name(name)
+    if weights is not None and not isinstance(weights, str | os.PathLike):
+        raise TypeError(
+            f"create: weights must be a file's name, got {weights!r}; minidl downloads none, "
+            "torchvision's files can be read"
+        )
     if variant is not None:
         name, implied = _variant(name, variant)
         options = implied | options

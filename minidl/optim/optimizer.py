@@ -35,7 +35,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[ParamGroup] = []
         self._state: dict[int, dict[str, Any]] = {}  # by the parameter's place in _parameters()
-        entries: list[Any] = [params] if isinstance(params, Tensor | Mapping) else list(params)
+        entries = [params] if isinstance(params, Mapping) else self._listed(params)
         if not entries:
             raise ValueError(f"{self._name}: got an empty list of parameters")
         if not isinstance(entries[0], Mapping):
@@ -57,7 +57,7 @@ class Optimizer:
                 f"{self._name}: unknown option {unknown[0]!r} in a parameter group "
                 f"(options: {', '.join(self.defaults)})"
             )
-        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        params = self._listed(group["params"])
         known = {id(parameter) for _, parameter in self._parameters()}
         for parameter in params:
             if not isinstance(parameter, Tensor):
@@ -77,6 +77,17 @@ class Optimizer:
         complete = {**self.defaults, **group, "params": params}
         self._check_options(complete)
         self.param_groups.append(complete)
+
+    def _listed(self, params: Any) -> list[Any]:
+        """One tensor, or what can be iterated over, as a list."""
+        if hasattr(params, "parameters"):
+            raise TypeError(
+                f"{self._name}: expected Tensors, got a {type(params).__name__}; "
+                "give its parameters()"
+            )
+        if not isinstance(params, Iterable):
+            raise TypeError(f"{self._name}: expected Tensors, got {type(params).__name__}")
+        return [params] if isinstance(params, Tensor) else list(params)
 
     def _check_options(self, group: ParamGroup) -> None:
         """Refuse options out of range; subclasses add their own checks."""
