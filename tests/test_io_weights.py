@@ -1,5 +1,6 @@
 """md.save and md.load: safetensors and .npz both ways, and weights into models."""
 
+import errno
 import io
 import os
 import pickle
@@ -7,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import traceback
 import zipfile
 
 import numpy as np
@@ -19,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 import minidl as md
 from minidl.errors import CheckpointError
+from minidl.io import npz
 from minidl.training import save_checkpoint
 
 SUFFIXES = [".safetensors", ".npz"]
@@ -206,6 +209,19 @@ def test_a_full_disk_leaves_the_older_file(tmp_path, suffix):
 def test_no_such_folder(tmp_path):
     with pytest.raises(CheckpointError, match=r"cannot write weights of .*; nothing was written"):
         md.save({"a": np.ones(2)}, tmp_path / "none" / "a.npz")
+
+
+def test_a_full_disk_is_one_traceback(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(npz.npy, "write_array", full)
+    with pytest.raises(CheckpointError) as caught:
+        md.save({"a": np.ones(2)}, tmp_path / "a.npz")
+    assert str(caught.value).endswith(
+        "cannot write weights of 0.0 MB (No space left on device); nothing was written"
+    )
+    assert "".join(traceback.format_exception(caught.value)).count("Traceback") == 1
 
 
 # ---- reading goes wrong ----

@@ -56,8 +56,9 @@ def save(weights: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> N
         size = sum(array.nbytes for array in arrays.values())
         kept = "the previous file is unchanged" if path.exists() else "nothing was written"
         raise CheckpointError(
-            f"{path}: cannot write weights of {size / 1e6:,.1f} MB ({error}); {kept}"
-        ) from error
+            f"{path}: cannot write weights of {size / 1e6:,.1f} MB "
+            f"({error.strerror or error}); {kept}"
+        ) from None  # zipfile's own errors on top of the disk's say no more
 
 
 def _array(name: Any, value: Any) -> np.ndarray:
