@@ -101,7 +101,7 @@ def check_same_device(op: str, arrays: Sequence[Any]) -> None:
 
 def _number(device: str) -> int | None:
     """The number of the GPU; None for the CPU."""
-    match = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", device)
+    match = re.fullmatch(r"(cpu)|cuda(?::(\d+))?", str(device))
     if match is None:
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     return None if match[1] else int(match[2] or 0)

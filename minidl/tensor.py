@@ -59,7 +59,8 @@ class Tensor:
 
     Args:
         data: an array, which is shared, not copied, or another Tensor; or numbers in (nested)
-            lists. Arrays keep their dtype; Python's floats become float32.
+            lists. Arrays keep their dtype, but for the byte order, which becomes this machine's;
+            Python's floats become float32.
         dtype: convert to this element type.
         device: "cpu", "cuda" or "cuda:N"; by default where the data are, or "cpu".
         requires_grad: collect gradients for it in `grad`; only for floating-point dtypes.
@@ -517,6 +518,9 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __round__(self, ndigits: int | None = None) -> Any:
+        return round(self.item(), ndigits)
+
     def __index__(self) -> int:
         if self.dtype.kind not in "iub":
             raise TypeError(f"index: needs an integer tensor, got {self.dtype}")
@@ -597,6 +601,8 @@ def _as_array(data: Any, dtype: Any, device: str | None) -> Any:
             array = array.astype(float32)
     if array.dtype.kind not in "biu" and not is_floating(array.dtype):
         raise TypeError(f"tensor: cannot hold {type(data).__name__} data of dtype {array.dtype}")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if dtype is not None:
         array = array.astype(dtype, copy=False)
     return array if device is None else to_device(array, device)
@@ -666,7 +672,9 @@ def as_tensor(data: Any, dtype: Any = None, device: str | None = None) -> Tensor
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """A Tensor in the same memory as a NumPy array. Raises TypeError for anything else.
+    """A Tensor in the same memory as a NumPy array.
+
+    Raises TypeError for anything else, and for numbers in the byte order of other machines.
 
     >>> array = np.zeros(2)
     >>> x = from_numpy(array)
@@ -676,6 +684,11 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a NumPy array, got {type(array).__name__}")
+    if not array.dtype.isnative:
+        raise TypeError(
+            f"from_numpy: cannot share numbers in another byte order, got dtype {array.dtype.str}; "
+            "md.tensor() copies them"
+        )
     return Tensor(array)
 
 

@@ -282,8 +282,18 @@ def test_layers_say_that_they_want_a_tensor_of_floats(layer):
         with pytest.raises(TypeError, match="input must be floating-point, got uint8; convert"):
             layer(md.tensor(x.astype(np.uint8)))
     if list(layer.parameters()):
-        with pytest.raises(TypeError, match="one dtype, got input float64, weight float32"):
+        with pytest.raises(TypeError, match="one dtype, got input float64, weight float32") as got:
             layer(md.tensor(x))
+        assert str(got.value).endswith("; convert input with to(md.float32)")
+
+
+def test_losses_show_what_is_not_the_default():
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    assert repr(loss) == "CrossEntropyLoss(label_smoothing=0.1)"
+    weighted = nn.CrossEntropyLoss(md.ones(2), reduction="sum")
+    assert repr(weighted) == "CrossEntropyLoss(weight=tensor([1., 1.]), reduction='sum')"
+    assert repr(nn.CrossEntropyLoss()) == "CrossEntropyLoss()"
+    assert repr(nn.MSELoss("none")) == "MSELoss(reduction='none')"
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.MSELoss()])

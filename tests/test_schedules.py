@@ -162,6 +162,17 @@ def test_restoring_in_the_middle(case, warm):
     np.testing.assert_array_equal(run(second, resumed, STEPS - 12), expected[12:])
 
 
+def test_repr_shows_arguments_and_position():
+    optimizer = optim.SGD([md.ones(1, requires_grad=True)], lr=0.5)
+    schedule = optim.StepLR(optimizer, 30)
+    schedule.step()
+    assert repr(schedule) == "StepLR(step_size=30, gamma=0.1, base_lrs=[0.5], last_epoch=1)"
+    warm = optim.LinearWarmup(schedule, 4)
+    assert repr(warm).startswith("LinearWarmup(schedule=StepLR(step_size=30, ")
+    plateau = repr(optim.ReduceLROnPlateau(optimizer, patience=3))
+    assert plateau.startswith("ReduceLROnPlateau(mode='min', factor=0.1, patience=3, ")
+
+
 def test_restoring_a_plateau_in_the_middle():
     metrics = np.random.default_rng(2).random(STEPS)
 

@@ -223,6 +223,27 @@ def test_dlpack_shares_memory_both_ways():
         md.from_numpy([1])
 
 
+def test_byte_order_of_other_machines():
+    array = np.array([1.5, 2.0], ">f4")
+    assert md.tensor(array).dtype == md.float32
+    assert md.nn.Linear(2, 3)(md.tensor(array)).shape == (3,)
+    assert md.as_tensor(np.array([258], ">i8")).tolist() == [258]
+    with pytest.raises(TypeError, match=r"share .* another byte order, got dtype >f4; md.tensor"):
+        md.from_numpy(array)
+
+
+@pytest.mark.parametrize("thing", [md.ones(2), md.nn.Linear(2, 3)])
+def test_to_what_is_neither_a_device_nor_a_dtype(thing):
+    expected = (
+        r"expected a device \('cpu', 'cuda' or 'cuda:N'\) or a dtype such as md.float32, got "
+    )
+    for target in ("foo", "gpu", 7):
+        with pytest.raises(TypeError, match=f"to: {expected}{target!r}$"):
+            thing.to(target)
+    with pytest.raises(ValueError, match="device must be 'cpu', 'cuda' or 'cuda:N', got 3"):
+        thing.to(device=3)
+
+
 # ---- Python's protocols ----
 
 
@@ -230,6 +251,7 @@ def test_conversion_to_python():
     assert md.tensor([[2.5]]).item() == 2.5
     assert (float(md.tensor(2.5)), int(md.tensor(3)), bool(md.tensor([1]))) == (2.5, 3, True)
     assert f"{md.tensor(0.12345):.3f}" == "0.123"
+    assert (round(md.tensor(2.567), 1), round(md.tensor([3.7]))) == (2.6, 4)
     assert f"{md.tensor([1])}" == "tensor([1])"
     assert [row.tolist() for row in md.eye(2)] == [[1, 0], [0, 1]]
     assert 2 in md.arange(3)

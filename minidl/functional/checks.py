@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..dtypes import is_floating
+import numpy as np
+
+from ..dtypes import float32, float64, is_floating
 from ..tensor import Tensor
 
 __all__ = ["check_floating", "check_images", "check_tensors"]
@@ -35,7 +37,8 @@ def check_floating(op: str, optional: Sequence[str] = (), **arguments: Any) -> N
     TypeError: conv2d: input must be floating-point, got int64; convert with to(md.float32)
     >>> check_floating("conv2d", input=md.ones(1, dtype=md.float64), weight=md.ones(1))
     Traceback (most recent call last):
-    TypeError: conv2d: all tensors must have one dtype, got input float64, weight float32
+    TypeError: conv2d: all tensors must have one dtype, got input float64, weight float32; \
+convert input with to(md.float32)
     """
     check_tensors(op, optional, **arguments)
     types = {tensor.dtype for tensor in arguments.values() if tensor is not None}
@@ -47,9 +50,18 @@ def check_floating(op: str, optional: Sequence[str] = (), **arguments: Any) -> N
             raise TypeError(
                 f"{op}: {name} must be floating-point, got {dtype}; convert with to(md.float32)"
             )
-    if len(set(dtypes.values())) > 1:
-        found = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
-        raise TypeError(f"{op}: all tensors must have one dtype, got {found}")
+    found = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+    usual = most_frequent(list(dtypes.values()))
+    others = " and ".join(name for name, dtype in dtypes.items() if dtype != usual)
+    target = f"md.{usual}" if usual in (float32, float64) else repr(usual.name)
+    raise TypeError(
+        f"{op}: all tensors must have one dtype, got {found}; convert {others} with to({target})"
+    )
+
+
+def most_frequent(dtypes: Sequence[np.dtype]) -> np.dtype:
+    """The dtype of most tensors; the later one in a tie, for weights come behind the input."""
+    return max(reversed(dtypes), key=dtypes.count)
 
 
 def check_images(op: str, x: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..device import device_name, device_of, to_device
 from ..dtypes import is_floating
 from ..tensor import Tensor, tensor_method
 
-__all__: list[str] = []
+__all__ = ["destination"]
 
 
 class Clone(Function):
@@ -51,6 +52,33 @@ class Move(Function):
         return Move(self.input_device).apply(dy)
 
 
+def destination(
+    op: str, targets: Sequence[Any], device: str | None, dtype: Any
+) -> tuple[str | None, Any]:
+    """The device and the dtype, each may be None, that the arguments of a `to` name.
+
+    >>> destination("to", ["cpu", "float64"], None, None)
+    ('cpu', dtype('float64'))
+    >>> destination("to", ["gpu"], None, None)
+    Traceback (most recent call last):
+    ...
+    TypeError: to: expected a device ('cpu', 'cuda' or 'cuda:N') or a dtype such as md.float32, \
+got 'gpu'
+    """
+    for target in targets:
+        if isinstance(target, str) and target.startswith(("cpu", "cuda")):
+            device = target
+        else:
+            dtype = target
+    try:
+        return device, None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        raise TypeError(
+            f"{op}: expected a device ('cpu', 'cuda' or 'cuda:N') or a dtype such as md.float32, "
+            f"got {dtype!r}"
+        ) from None
+
+
 @tensor_method("clone")
 def _clone(x: Tensor) -> Tensor:
     """A copy in memory of its own, through which gradients flow."""
@@ -74,7 +102,8 @@ def _astype(x: Tensor, dtype: Any) -> Tensor:
 def _to(x: Tensor, *target: Any, device: str | None = None, dtype: Any = None) -> Tensor:
     """The tensor on another device, in another dtype, or both; itself if nothing changes.
 
-    Gradients go back to where the tensor was. Raises RuntimeError if there is no such GPU.
+    Gradients go back to where the tensor was. Raises RuntimeError if there is no such GPU,
+    TypeError for a target that is neither a device nor a dtype.
 
     `x.to("cpu")`, `x.to(md.float64)`, `x.to("cpu", md.float64)`, `x.to(device=..., dtype=...)`.
 
@@ -82,11 +111,7 @@ def _to(x: Tensor, *target: Any, device: str | None = None, dtype: Any = None) -
     >>> md.ones(2).to(md.float64).dtype
     dtype('float64')
     """
-    for entry in target:
-        if isinstance(entry, str) and entry.startswith(("cpu", "cuda")):
-            device = entry
-        else:
-            dtype = entry
+    device, dtype = destination("to", target, device, dtype)
     if dtype is not None:
         x = _astype(x, dtype)
     return x if device is None or device_name(device) == x.device else Move(device).apply(x)

@@ -17,6 +17,12 @@ def _check_reduction(layer: str, reduction: str) -> str:
     return reduction
 
 
+def _changed(loss: Module, **defaults: Any) -> str:
+    """The arguments that are not at their defaults."""
+    values = {name: getattr(loss, name) for name in defaults}
+    return ", ".join(f"{n}={value!r}" for n, value in values.items() if value != defaults[n])
+
+
 class CrossEntropyLoss(Module):
     """Cross-entropy of logits (N, classes) against class indices (N,), integers.
 
@@ -54,6 +60,12 @@ class CrossEntropyLoss(Module):
         self.reduction = _check_reduction("CrossEntropyLoss", reduction)
         self.label_smoothing = label_smoothing
 
+    def extra_repr(self) -> str:
+        """The arguments, leaving out those at their defaults."""
+        weight = "" if self.weight is None else f"weight={self.weight}"
+        others = _changed(self, ignore_index=-100, reduction="mean", label_smoothing=0.0)
+        return ", ".join(filter(None, (weight, others)))
+
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """logits (N, classes), target (N,) -> a scalar, or (N,) for reduction "none"."""
         return F.cross_entropy(
@@ -83,6 +95,10 @@ class MSELoss(Module):
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         self.reduction = _check_reduction("MSELoss", reduction)
+
+    def extra_repr(self) -> str:
+        """The argument, unless it is the default."""
+        return _changed(self, reduction="mean")
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """x and target of the same shape -> a scalar, or that shape for reduction "none"."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..autograd import Changes, HookHandle, no_grad
 from ..dtypes import is_floating
+from ..functional.conversion import destination
 from ..fusion import in_forward
 from ..tensor import Tensor, as_tensor
 from .hooks import link_backward_hooks
@@ -261,13 +262,10 @@ class Module:
         >>> layer.weight.dtype == md.float64
         True
         """
-        for target in targets:
-            if isinstance(target, str) and target.startswith(("cpu", "cuda")):
-                device = target
-            else:
-                dtype = target
-        if dtype is not None and not is_floating(np.dtype(dtype)):
-            raise TypeError(f"{type(self).__name__}.to: dtype must be floating point, got {dtype}")
+        op = f"{type(self).__name__}.to"
+        device, dtype = destination(op, targets, device, dtype)
+        if dtype is not None and not is_floating(dtype):
+            raise TypeError(f"{op}: dtype must be floating point, got {dtype}")
         for tensor in (*self.parameters(), *self.buffers()):
             tensor.data = _moved(tensor, device, dtype).data
             if tensor.grad is not None:

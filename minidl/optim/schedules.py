@@ -63,6 +63,9 @@ class Schedule:
         self.base_lrs = list(state_dict["base_lrs"])
         self._set_lrs()
 
+    def __repr__(self) -> str:
+        return _described(self)
+
 
 class StepLR(Schedule):
     """base * gamma^floor(t / step_size).
@@ -367,6 +370,15 @@ class ReduceLROnPlateau:
         self.last_epoch = int(state_dict["last_epoch"])
         for group, lr in zip(self.optimizer.param_groups, state_dict["lrs"], strict=True):
             group["lr"] = lr
+
+    def __repr__(self) -> str:
+        return _described(self)
+
+
+def _described(schedule: Schedule | ReduceLROnPlateau) -> str:
+    """Arguments and position, but for the optimiser, which prints itself."""
+    facts = {name: value for name, value in vars(schedule).items() if name != "optimizer"}
+    return f"{type(schedule).__name__}({', '.join(f'{n}={v!r}' for n, v in facts.items())})"
 
 
 def _check_positive(schedule: str, argument: str, value: int) -> None:
