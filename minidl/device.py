@@ -5,7 +5,9 @@ CuPy is imported when a GPU is first named, and only then.
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import os
 import re
 from collections.abc import Sequence
 from types import ModuleType
@@ -17,18 +19,19 @@ from ._kernels import is_on_gpu
 from ._kernels.shapes import ShapeArray
 
 __all__ = [
-    "INSTALL",
     "check_same_device",
     "cuda_version",
     "device_name",
     "device_of",
+    "driver_version",
     "namespace_on",
     "to_device",
     "why_no_compiler",
     "why_no_gpu",
 ]
 
-INSTALL = "pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x for CUDA 12)"
+NO_GPU = "no GPU, or no NVIDIA driver for it; use device 'cpu'"
+NEWEST_CUDA = 13  # that CuPy is made for
 
 
 def device_of(array: Any) -> str:
@@ -113,13 +116,8 @@ def _open_gpu(number: int) -> ModuleType:
     name = f"device 'cuda:{number}'"
     try:
         import cupy
-    except ModuleNotFoundError:
-        raise RuntimeError(f"{name} needs CuPy, which is not installed: {INSTALL}") from None
     except ImportError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RuntimeError(
-            f"{name}: CuPy does not import ({reason}); reinstall: {INSTALL}"
-        ) from None
+        raise RuntimeError(f"{name}: {_why_no_cupy(error)}") from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -135,13 +133,43 @@ def _open_gpu(number: int) -> ModuleType:
     return cupy
 
 
+def driver_version() -> int:
+    """CUDA's number of the newest version that NVIDIA's driver supports; 0 if there is no driver.
+
+    The driver itself is asked, so that it is known without CuPy.
+    """
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return 0
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return version.value
+
+
+def _installing() -> str:
+    """The command that installs CuPy for the driver, with bfloat16 for NumPy."""
+    major = min(driver_version() // 1000 or NEWEST_CUDA, NEWEST_CUDA)
+    return f"pip install 'cupy-cuda{major}x[ctk]' ml_dtypes"
+
+
+def _why_no_cupy(error: ImportError) -> str:
+    """A line for CuPy that does not import; without a driver CuPy would not help."""
+    if not driver_version():
+        return NO_GPU
+    if isinstance(error, ModuleNotFoundError):
+        return f"CuPy is not installed: {_installing()}"
+    reason = str(error).strip().splitlines()[0]
+    return f"CuPy does not import ({reason}); reinstall: {_installing()}"
+
+
 def why_no_compiler(cupy: ModuleType) -> str:
     """A line if CuPy finds no compiler for the kernels, which come as source; else nothing."""
     try:
         cupy.cuda.nvrtc.getVersion()
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        return f"CuPy cannot compile ({reason}): {INSTALL}"
+        return f"CuPy cannot compile ({reason}): {_installing()}"
     return ""
 
 
@@ -150,7 +178,7 @@ def why_no_gpu(cupy: ModuleType, error: Exception) -> str:
     runtime = cupy.cuda.runtime
     built_for, supported = runtime.runtimeGetVersion(), runtime.driverGetVersion()
     if supported == 0:
-        return "no GPU, or no NVIDIA driver for it; use device 'cpu'"
+        return NO_GPU
     if supported < built_for:
         return (
             f"CuPy {cupy.__version__} is for CUDA {cuda_version(built_for)}, but the driver "

@@ -38,7 +38,7 @@ class NoLibraries:
 MISSING = pytest.mark.parametrize(
     ("cupy", "text"),
     [
-        (None, "device 'cuda:0' needs CuPy, which is not installed: pip install 'cupy-cuda13x"),
+        (None, "device 'cuda:0': CuPy is not installed: pip install 'cupy-cuda13x[ctk]' ml_dtypes"),
         (NoDriver(0), "device 'cuda:0': no GPU, or no NVIDIA driver for it; use device 'cpu'"),
         (
             NoDriver(12040),
@@ -55,8 +55,9 @@ MISSING = pytest.mark.parametrize(
 )
 
 
-def pretend(monkeypatch, cupy):
-    """As if `import cupy` found this."""
+def pretend(monkeypatch, cupy, driver=13000):
+    """As if `import cupy` found this, beside a driver for this version of CUDA."""
+    monkeypatch.setattr(device, "driver_version", lambda: driver)
     device._open_gpu.cache_clear()
     if isinstance(cupy, NoLibraries):
         monkeypatch.delitem(sys.modules, "cupy", raising=False)
@@ -72,6 +73,36 @@ def test_what_is_missing_is_said_in_one_line(monkeypatch, cupy, text):
         md.zeros(1, device="cuda")
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cupy", [None, NoLibraries()], ids=["no CuPy", "other CUDA"])
+def test_without_a_driver_nobody_is_sent_to_install_cupy(monkeypatch, cupy):
+    pretend(monkeypatch, cupy, driver=0)
+    with pytest.raises(RuntimeError, match=r"^device 'cuda:0': no GPU, or no NVIDIA driver for it"):
+        md.zeros(1, device="cuda")
+
+
+def test_cupy_is_to_be_installed_for_the_driver_that_is_there(monkeypatch):
+    pretend(monkeypatch, None, driver=12080)
+    with pytest.raises(RuntimeError, match=r"pip install 'cupy-cuda12x\[ctk\]' ml_dtypes$"):
+        md.zeros(1, device="cuda")
+
+
+def test_the_driver_itself_says_what_it_supports(monkeypatch):
+    class Driver:
+        def __init__(self, name):
+            assert name == "libcuda.so.1"
+
+        def cuDriverGetVersion(self, version):
+            version._obj.value = 13020
+
+    def none(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(device.ctypes, "CDLL", Driver)
+    assert device.driver_version() == 13020
+    monkeypatch.setattr(device.ctypes, "CDLL", none)
+    assert device.driver_version() == 0
 
 
 @MISSING
@@ -94,11 +125,14 @@ def test_the_doctor_says_what_is_missing(monkeypatch):
 
 
 def test_the_command_line_says_it_in_one_line():
-    code = "import sys; sys.modules['cupy'] = None; from minidl.train import main; sys.exit(main())"
+    code = (
+        "import sys; sys.modules['cupy'] = None; import minidl.device as device; "
+        "device.driver_version = lambda: 13000; from minidl.train import main; sys.exit(main())"
+    )
     command = [sys.executable, "-c", code, "--arch", "lenet5", "--device", "cuda:1"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.startswith("minidl.train: device 'cuda:1' needs CuPy")
+    assert result.stderr.startswith("minidl.train: device 'cuda:1': CuPy is not installed")
     assert result.stderr.count("\n") == 1
 
 
