@@ -49,6 +49,17 @@ def test_run_leaves_its_files_and_ends_with_one_line(tmp_path, capsys):
     assert "features.conv1.weight" in load_file(finished / "best.safetensors")
 
 
+def test_columns_stay_where_they_are_and_within_80(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)  # takes most of the time
+    arguments = ["--arch", "lenet5", "--limit", "8", "--epochs", "10", "--out", str(tmp_path / "r")]
+    assert main(arguments) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "  test loss " in line]
+    number = r"(?=.{6}  acc ) *[\d.]+"
+    form = rf"epoch [ \d]\d/10  loss {number}  acc .{{5}}  test loss {number}  acc .{{5}}  [\d.]+ s"
+    assert len(lines) == 10
+    assert all(re.fullmatch(form, line) and len(line) <= 80 for line in lines), lines
+
+
 def test_the_confusion_matrix_is_the_best_epoch_s(tmp_path):
     run = tmp_path / "run"
     assert main([*LENET, "--num-classes", "12", "--out", str(run)]) == 0
@@ -319,7 +330,7 @@ def test_bar_fits_80_columns_and_leaves_the_terminal_clean(tmp_path):
     assert stderr.endswith(f"go on with: python -m minidl.train --resume {run}\n")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode())
     lines = [line for line in re.split(r"[\r\n]+", text) if str(run) not in line]
-    bars = [line for line in lines if re.search(r"loss [\d.]+ acc [\d.]+% \d+ img/s ETA", line)]
+    bars = [line for line in lines if re.search(r"loss [\d.]+  acc +[\d.]+%  \d+ img/s ETA", line)]
     assert bars
     assert max(len(bar.removesuffix("^C")) for bar in bars) <= 78
     assert max(map(len, lines)) <= 80

@@ -56,6 +56,19 @@ class Tally:
         """The part of the images whose label's logit is one of the 5 largest."""
         return self._mean(self.in_top5)
 
+    def __str__(self) -> str:
+        """Loss and accuracy, always in as many columns (of a loss below 10,000).
+
+        >>> for tally in (Tally(64, 5, 147.4), Tally(64, 64, 0.9), Tally(64, 0, 2000.0)):
+        ...     print(tally)
+        loss 2.3031  acc  7.8%
+        loss 0.0141  acc  100%
+        loss  31.25  acc  0.0%
+        """
+        loss = f"{self.loss:#.4g}" if self.loss >= 10 else f"{self.loss:.4f}"
+        accuracy = f"{self.accuracy:.1%}".replace("100.0", "100")
+        return f"loss {loss:>6}  acc {accuracy:>5}"
+
     def _mean(self, total: float) -> float:
         return total / self.images if self.images else math.nan
 
@@ -124,8 +137,8 @@ class PlainReporter:
         self._next = now + PLAIN_INTERVAL
         left = (now - self._begun) / (done - self._first) * (self._total - done)
         print(
-            f"{self._title}  {done}/{self._total}  loss {tally.loss:#.4g}  "
-            f"accuracy {tally.accuracy:.1%}  {images_per_second:.0f} images/s  ETA {left:.0f} s",
+            f"{self._title}  {done:{len(str(self._total))}}/{self._total}  {tally}  "
+            f"{images_per_second:.0f} images/s  ETA {left:.0f} s",
             flush=True,
         )
 
@@ -176,9 +189,7 @@ class BarReporter:
 
     def update(self, tally: Tally, images_per_second: float, done: int) -> None:
         if self._task is not None:
-            figures = (
-                f"loss {tally.loss:#.4g} acc {tally.accuracy:.1%} {images_per_second:.0f} img/s"
-            )
+            figures = f"{tally}  {images_per_second:.0f} img/s"
             self._bar.update(self._task, completed=done, figures=figures)
 
     def finish(self, summary: str) -> None:

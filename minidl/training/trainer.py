@@ -201,13 +201,7 @@ class Trainer:
         progress, train = self.progress, self.progress.train
         seconds = progress.seconds - progress.epoch_start
         skipped = f"  steps left out so far: {progress.skipped}" if progress.skipped else ""
-        line = (
-            f"{self._title('epoch')}  loss {train.loss:#.4g}  accuracy {train.accuracy:.1%}  "
-            f"test loss {test.loss:#.4g}  accuracy {test.accuracy:.1%}  {seconds:.1f} s"
-        )
-        if len(line) > 80:  # a usual terminal's width
-            line = line.replace("  ", " ")
-        reporter.finish(line + skipped)
+        reporter.finish(f"{self._title('epoch')}  {train}  test {test}  {seconds:.1f} s{skipped}")
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(test.loss)
         improved = test.accuracy > progress.best_accuracy
@@ -247,7 +241,8 @@ class Trainer:
             self.run.forget_epochs(progress.epoch - self.settings.keep)
 
     def _title(self, what: str) -> str:
-        return f"{what} {self.progress.epoch + 1}/{self.settings.epochs}"
+        epochs = str(self.settings.epochs)
+        return f"{what} {self.progress.epoch + 1:{len(epochs)}}/{epochs}"
 
     def _count_time(self) -> None:
         now = time.monotonic()
