@@ -22,7 +22,7 @@ from setuptools.errors import CompileError, LinkError
 CPU = Path("minidl/_kernels/cpu")
 SIMD_SOURCES = [str(path) for path in sorted((CPU / "simd").glob("*.c"))]
 
-# -fno-math-errno lets sqrt become one instruction; results are unchanged. -g0 is against the -g that
+# -fno-math-errno lets sqrt become one instruction; results are unchanged. -g0 undoes the -g that
 # Python was built with: what debuggers read takes a third of the time, and most of the files.
 COMPILE_ARGS = ["-O3", "-fno-math-errno", "-ffp-contract=fast", "-std=gnu11", "-g0"]
 # A call of memmove for each short row of an image takes longer than the row.

@@ -1,6 +1,6 @@
 """Launch layer of convolution, im2col, col2im and the matrix product: checks, then loops.
 
-Everything the loops of conv.pyx and gemm.pyx take for granted (dtype, contiguity, shapes that
+Everything the loops of conv_band.pyx and gemm.pyx take for granted (dtype, contiguity, shapes that
 agree) is established here, once.
 """
 

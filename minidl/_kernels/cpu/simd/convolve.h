@@ -1,4 +1,4 @@
-/* What conv.pyx does with tiles: strips of B laid out, strips of A copied, and the product of both.
+/* What conv_band.pyx does with tiles: strips of B laid out, strips of A copied, and their product.
  *
  * Row i of a strip of A begins at a + i * a_row. Rows of a weight can stay where they are: reading
  * eight of them side by side is no slower than reading a packed strip (a_row = 1, one step after

@@ -1,4 +1,4 @@
-/* What conv.pyx and gemm.pyx need from an instruction set, for one floating-point type.
+/* What conv_band.pyx and gemm.pyx need from an instruction set, for one floating-point type.
  *
  * A product A B is computed in micro-tiles of MR rows x NR columns. Both factors are packed first,
  * so that the innermost loop only reads consecutive memory:
