@@ -119,7 +119,7 @@ def _print(counted: Summary, form: str, bias: bool, width: int) -> None:
 
         Console(width=width).print(table.as_rich(counted, bias, width))
     elif form == "text":
-        print(table.as_text(counted, bias, width))
+        print(table.as_text(counted, bias, width if sys.stdout.isatty() else None))
     elif form == "markdown":
         print(table.as_markdown(counted, bias))
     else:

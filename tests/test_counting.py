@@ -355,7 +355,27 @@ def test_text():
 
 def test_names_are_shortened_in_front():
     lines = table.as_text(wide_numbers(), width=70).splitlines()
-    assert lines[5].startswith("…ng_name conv 7x11/1 p3x5 ")
+    assert lines[5].startswith("s…g_name conv 7x11/1 p3x5 ")
+
+
+@pytest.mark.parametrize("arch", ["densenet121", "inception_v3", "googlenet", "resnet152"])
+def test_shortened_names_are_told_apart(arch):
+    counted = summary_of(arch)
+    rows = table.as_text(counted).splitlines()[5 : 5 + len(counted.layers)]
+    assert max(map(len, rows)) <= 80
+    assert len({row.split()[0] for row in rows}) == len(rows)
+
+
+def test_names_are_whole_where_the_output_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert command.main(["densenet121"]) == 0
+    printed = capsys.readouterr().out.split()
+    assert {line.name for line in summary_of("densenet121").layers} <= set(printed)
+
+
+def test_names_grow_where_they_would_look_the_same():
+    names = ["first.weight_of_the_same_name", "fifth.weight_of_the_same_name"]
+    assert table.shortened(names, 8) == names
 
 
 def test_heads_that_were_not_called_are_mentioned():

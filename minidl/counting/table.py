@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -104,9 +105,10 @@ def _totals(counted: Summary, bias: bool) -> list[str]:
     ]
 
 
-def as_text(counted: Summary, bias: bool = True, width: int = 80) -> str:
+def as_text(counted: Summary, bias: bool = True, width: int | None = 80) -> str:
     """The summary as lines of at most `width` characters, if need be with shortened names.
 
+    No names are shortened where `width` is None, nor so far that two would look the same.
     With `bias` False, parameters are the weights of convolutions and linear layers only.
     """
     rows, gap = _fitted(counted, bias, width)
@@ -124,21 +126,41 @@ def as_text(counted: Summary, bias: bool = True, width: int = 80) -> str:
     )
 
 
-def _fitted(counted: Summary, bias: bool, width: int) -> tuple[list[list[str]], str]:
+def _fitted(counted: Summary, bias: bool, width: int | None) -> tuple[list[list[str]], str]:
     """Heads and rows with names short enough for `width`, and the gap between columns."""
     rows = [list(HEADS), *_cells(counted, bias, exact=False)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
     gaps = len(HEADS) - 1
-    gap = 2 if sum(widths) + 2 * gaps <= width else 1
-    room = max(width - sum(widths[1:]) - gap * gaps, 8)
-    for row in rows:
-        row[0] = _tail(row[0], room)
-    return rows, " " * gap
+    if width is None or sum(widths) + 2 * gaps <= width:
+        return rows, "  "
+    names = shortened([row[0] for row in rows], max(width - sum(widths[1:]) - gaps, 8))
+    return [[name, *row[1:]] for name, row in zip(names, rows, strict=True)], " "
 
 
-def _tail(name: str, width: int) -> str:
-    """The end of a name, which tells more than its beginning."""
-    return name if len(name) <= width else "…" + name[len(name) - width + 1 :]
+def shortened(names: Sequence[str], width: int) -> list[str]:
+    """Names of at most `width` characters, or of as many as keep different names different.
+
+    Blocks are abbreviated from the outside in, until a name fits; then its middle goes.
+
+    >>> shortened(["features.denseblock1.denselayer10.norm1", "features.conv0"], 18)
+    ['f.d1.d10.norm1', 'features.conv0']
+    >>> shortened(["Mixed_7b.branch3x3dbl_3a.conv", "Mixed_7c.branch3x3dbl_3a.conv"], 14)
+    ['M7b…x3d3a.conv', 'M7c…x3d3a.conv']
+    """
+    short = [_short(name, width) for name in names]
+    return short if len(set(short)) == len(set(names)) else shortened(names, width + 1)
+
+
+def _short(name: str, width: int) -> str:
+    *blocks, layer = name.split(".")
+    for i, block in enumerate(blocks):
+        if len(name) > width:
+            blocks[i] = re.sub(r"(?<=[A-Za-z])[A-Za-z_]+", "", block)  # layer12 -> l12
+            name = ".".join([*blocks, layer])
+    if len(name) <= width:
+        return name
+    start = blocks[0] if blocks and len(blocks[0]) < width // 2 else ""
+    return f"{start}…{name[len(start) + 1 + len(name) - width :]}"
 
 
 def as_markdown(counted: Summary, bias: bool = True) -> str:
