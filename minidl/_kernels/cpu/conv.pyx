@@ -100,7 +100,7 @@ cdef Band choose_bands(
     job.numbering.image_rows = layout.rows
     job.numbering.span = 0
     job.channel_block = min(channels, max(<Py_ssize_t>1, MOST_DEPTH // job.n_taps))
-    if job.channel_block > MAX_LANES:                       # so that `few` pixels fill vectors
+    if MAX_LANES < job.channel_block < channels:            # so that `few` pixels fill vectors
         job.channel_block -= job.channel_block % MAX_LANES
     dense = best_band(
         &job.numbering, images, channels, work, vl,
