@@ -114,6 +114,11 @@ def find_candidates(checkpoints: Sequence[Path], options: Options) -> list[Candi
     if checkpoints:
         raise MinidlError("--weights are evaluated alone, without other checkpoints")
     path = Path(options.weights)
+    if path.is_dir():
+        raise MinidlError(
+            f"{path}: a folder; if it is a run's, evaluate it without --arch and --weights, "
+            f"with the settings of the run"
+        )
     return [Candidate.of_weights(path, options.arch, options.image_size, options.data)]
 
 

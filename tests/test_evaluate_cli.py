@@ -197,6 +197,8 @@ def test_wrong_options_are_refused_in_one_line(runs, capsys, tmp_path):
     assert "name the folder of a run" in refused()
     assert "--arch and --weights go together" in refused(runs[0], "--arch", "lenet5")
     assert "evaluated alone" in refused(runs[0], "--arch", "lenet5", "--weights", "x")
+    of_folder = refused("--arch", "lenet5", "--weights", runs[0])
+    assert f"{runs[0]}: a folder; if it is a run's, evaluate it without --arch" in of_folder
     assert "a run has its own" in refused(runs[0], "--image-size", "40")
     assert "nowhere: there is no such checkpoint" in refused(runs[0], tmp_path / "nowhere")
     assert "expected one of centre" in refused(runs[0], "--protocol", "12-crop")
