@@ -1,6 +1,7 @@
 """What looks at a training before it is run: rates, one batch by heart, a profile."""
 
 import csv
+import importlib.util
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from minidl.data import load
 from minidl.errors import DivergedError, MinidlError
 from minidl.train import main
 from minidl.training import Settings, Trainer
-from minidl.training.lr_finder import RangeTest, range_test
+from minidl.training.lr_finder import RangeTest, range_test, write_range_test
 from minidl.training.overfitting import overfit_batch
 
 
@@ -90,8 +91,18 @@ def test_find_lr_writes_table_and_plot(tmp_path, capsys):
     assert last.startswith("suggestion: --lr ")
     assert 1e-4 < suggestion < 1e-2  # Adam learns with its usual 1e-3
     assert any(rate == pytest.approx(suggestion, rel=0.06) for rate, _, _ in rows)
-    assert {path.name for path in out.iterdir()} - {"lr_finder.png"} == {"lr_finder.csv"}
+    written = " and ".join(sorted(path.name for path in out.iterdir()))
+    drawn = importlib.util.find_spec("matplotlib") is not None
+    assert written == "lr_finder.csv" + " and lr_finder.png" * drawn
+    assert last.endswith(f"(see {written} in {out})")
     assert "exists already" in complaint(capsys, *options, "--out", str(out))
+
+
+def test_without_matplotlib_only_the_table_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = RangeTest(np.array([1e-3, 1e-2, 1e-1]), np.array([2.0, 1.0, 3.0]))
+    assert write_range_test(tmp_path, "lenet5", result) == ["lr_finder.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["lr_finder.csv"]
 
 
 def test_a_batch_is_learned_by_heart_or_not(tmp_path, monkeypatch, capsys):

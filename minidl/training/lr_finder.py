@@ -121,17 +121,19 @@ def find_learning_rate(trainer: Trainer, open_folder: Callable[[], RunFolder]) -
     result = range_test(trainer)
     rate = float(f"{result.suggestion:.1e}")
     run = open_folder()
-    write_range_test(run.path, trainer.settings.arch, result)
+    written = " and ".join(write_range_test(run.path, trainer.settings.arch, result))
     return (
         f"{len(result.rates)} steps with learning rates from {result.rates[0]:.2g} to "
         f"{result.rates[-1]:.2g}, {trainer.settings.optimizer}\n"
         f"the loss falls most steeply at {rate:g}, and is lowest at {result.lowest:.1e}\n"
-        f"suggestion: --lr {rate:g} (see lr_finder.csv and lr_finder.png in {run.path})"
+        f"suggestion: --lr {rate:g} (see {written} in {run.path})"
     )
 
 
-def write_range_test(folder: Path, title: str, result: RangeTest) -> None:
+def write_range_test(folder: Path, title: str, result: RangeTest) -> list[str]:
     """Write `lr_finder.csv` and, where matplotlib is installed, `lr_finder.png` into a folder.
+
+    Returns the names of what was written.
 
     Raises:
         OSError: they cannot be written.
@@ -141,8 +143,10 @@ def write_range_test(folder: Path, title: str, result: RangeTest) -> None:
     writer.writerow(("lr", "loss", "smoothed"))
     writer.writerows(zip(result.rates, result.losses, result.smoothed, strict=True))
     replace_file(folder / "lr_finder.csv", lambda path: path.write_text(text.getvalue()))
-    if importlib.util.find_spec("matplotlib") is not None:
-        replace_file(folder / "lr_finder.png", partial(_plot, title=title, result=result))
+    if importlib.util.find_spec("matplotlib") is None:
+        return ["lr_finder.csv"]
+    replace_file(folder / "lr_finder.png", partial(_plot, title=title, result=result))
+    return ["lr_finder.csv", "lr_finder.png"]
 
 
 def _plot(path: Path, title: str, result: RangeTest) -> None:
