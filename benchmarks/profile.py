@@ -267,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         md.set_num_threads(args.threads[-1])
     except ValueError as error:
         parser.error(f"--threads: {error}")
-    return exit_status("benchmarks.profile", lambda: run(args))
+    return exit_status("python -m benchmarks.profile", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What minidl's commands share: whatever goes wrong ends in one line and exit status 2.
 
-And how they say how long something took.
+And how they say how much of something there was, and how long it took.
 """
 
 import io
@@ -15,7 +15,10 @@ from .errors import MinidlError
 
 
 class Parser(ArgumentParser):
-    """Complains in one line; takes options by their whole names."""
+    """Complains in one line; takes options by their whole names.
+
+    ``prog`` is what a user types, ``python -m minidl.train``.
+    """
 
     def __init__(self, **arguments: Any) -> None:
         arguments.setdefault("formatter_class", partial(HelpFormatter, max_help_position=26))
@@ -23,15 +26,21 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print `message` and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
+        complain(self.prog, f"{message} (see --help)")
+        self.exit(2)
+
+
+def complain(prog: str, text: str) -> None:
+    """One line on standard error: which command, without Python's part of it, and what is wrong."""
+    print(f"{prog.removeprefix('python -m ')}: {' '.join(text.split())}", file=sys.stderr)
 
 
 def exit_status(prog: str, action: Callable[[], None]) -> int:
     """Do what a command is there for; returns 0, or 2 after one line that says what went wrong.
 
-    Only mistakes in the program itself are left to end in a traceback.
+    ``prog`` is its parser's. Only mistakes in the program itself are left to end in a traceback.
 
-    >>> exit_status("minidl.example", lambda: None)
+    >>> exit_status("python -m minidl.example", lambda: None)
     0
     """
     complaint = ""
@@ -55,7 +64,7 @@ def exit_status(prog: str, action: Callable[[], None]) -> int:
     except OSError as error:
         complaint = str(error)
     if complaint:
-        print(f"{prog}: {' '.join(complaint.split())}", file=sys.stderr)
+        complain(prog, complaint)
     try:
         sys.stdout.flush()
     except OSError:  # the interpreter would try once more at its end, and complain at length
@@ -75,3 +84,12 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {int(seconds) % 60} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> plural(1, "epoch"), plural(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -81,7 +81,7 @@ class Options:
 def make_parser() -> Parser:
     """The checkpoints and `Options`."""
     parser = Parser(
-        prog="minidl.evaluate",
+        prog="python -m minidl.evaluate",
         usage="python -m minidl.evaluate RUN [RUN ...] [options]",
         description="Evaluate trained networks; several are an ensemble.",
         epilog="Exit status: 0, or 2 with one line that says what is wrong.",

@@ -22,7 +22,7 @@ REPORT = "report.html"
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = Parser(
-        prog="minidl.report",
+        prog="python -m minidl.report",
         usage="python -m minidl.report RUN [RUN...] [--out FILE.html]",
         description="Write a page about a run, or about several side by side.",
         epilog="Exit status: 0 when the page is written, 2 with one line that says why when not.",

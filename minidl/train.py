@@ -22,7 +22,7 @@ import numpy as np
 import minidl as md
 
 from . import data, installation, models
-from .commands import Parser, duration, exit_status
+from .commands import Parser, duration, exit_status, plural
 from .device import to_device
 from .errors import CheckpointError, DataError, MinidlError
 from .nn import Module
@@ -60,7 +60,7 @@ SHAPE = ("arch", "image_size", "num_classes", "preprocess")
 def make_parser() -> Parser:
     """The options of a run, and those of the command alone."""
     parser = Parser(
-        prog="minidl.train",
+        prog="python -m minidl.train",
         usage="python -m minidl.train --arch ARCH [options]",
         description="Train one of minidl's networks.",
         epilog="Exit status: 0 when the run is complete, 2 with one line that says why when not.",
@@ -227,15 +227,6 @@ def describe_training(settings: Settings) -> str:
         f"{settings.optimizer} with learning rate {settings.lr:g}, {settings.schedule}\n"
         f"seed {settings.seed}, {where} with {plural(md.get_num_threads(), 'thread')}"
     )
-
-
-def plural(count: int, noun: str) -> str:
-    """A number of things.
-
-    >>> plural(1, "epoch"), plural(2, "epoch")
-    ('1 epoch', '2 epochs')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def evaluate(trainer: Trainer, checkpoint: Checkpoint) -> None:

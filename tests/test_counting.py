@@ -470,7 +470,7 @@ def test_command_complains_in_one_line(capsys, arguments, text):
         command.main(arguments.split())
     assert stopped.value.code == 2
     complaint = capsys.readouterr().err
-    assert complaint.startswith("python -m minidl.summary: error: ")
+    assert complaint.startswith("minidl.summary: ")
     assert complaint.count("\n") == 1
     assert text in complaint
 

@@ -25,12 +25,16 @@ def check_dry_run(capsys, *command):
     assert errors == ""
     lines = output.splitlines()
     assert max(map(len, lines)) <= 80
-    last = re.fullmatch(r"one step of [12] images: .* images/s\), loss (\S+)", lines[-1])
+    last = re.fullmatch(r"one step of (?:1 image|2 images): .* images/s\), loss (\S+)", lines[-1])
     assert last is not None, lines[-1]
     assert math.isfinite(float(last[1]))
     memory = re.fullmatch(r"peak memory of the process ([\d,.]+) MB", lines[-2])
     assert memory is not None, lines[-2]
     return float(memory[1].replace(",", ""))
+
+
+def test_one_image_is_not_images(capsys):
+    check_dry_run(capsys, "--arch", "lenet5", "--batch-size", "1")
 
 
 @pytest.mark.parametrize("arch", QUICK)

@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     typed = sys.argv[1:] if arguments is None else arguments
-    args = make_parser().parse_args(typed)
+    parser = make_parser()
+    args = parser.parse_args(typed)
 
     def act() -> None:
         if args.name is None:
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             perform(args, shlex.join([*COMMAND.split(), *typed]))
 
-    return exit_status(COMMAND, act)
+    return exit_status(parser.prog, act)
 
 
 if __name__ == "__main__":

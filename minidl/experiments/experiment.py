@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import installation
 from .._kernels.cpu import get_num_threads
-from ..commands import duration
+from ..commands import duration, plural
 from ..data import DEFAULT_DATA
 from ..errors import DataError, MinidlError
 from ..io.files import replace_file
-from ..train import plural
 from .figures import check_matplotlib, save
 from .lab import Lab, Scale
 from .tables import Table

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..commands import plural
 from ..data import ArraySplit, Augmentation, DataSplits
 from ..models import ImageClassifier
 from ..nn import Module
@@ -108,7 +109,7 @@ def _describe_step(model: Module, images: np.ndarray | Tensor, step: Callable[[]
         f"parameters {parameters:,} ({parameters * 4 / 1e6:,.1f} MB), "
         f"outputs of all layers {output_bytes / 1e6:,.1f} MB\n"
         f"peak memory of the process {peak_bytes / 1e6:,.1f} MB\n"
-        f"one step of {len(images)} images: {seconds:.3f} s "
+        f"one step of {plural(len(images), 'image')}: {seconds:.3f} s "
         f"({len(images) / seconds:.1f} images/s), loss {loss:#.4g}"
     )
 

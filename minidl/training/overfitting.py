@@ -9,6 +9,7 @@ what they should be.
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..commands import plural
 from ..data import DataLoader, DataSplits
 from ..errors import MinidlError
 from ..nn import Dropout, Module
@@ -70,7 +71,7 @@ def overfit_batch(
         if losses[-1] < LEARNED:
             break
     text = (
-        f"{len(labels)} images by heart in {len(losses)} steps: "
+        f"{plural(len(labels), 'image')} by heart in {len(losses)} steps: "
         f"loss {losses[0]:#.3g} -> {losses[-1]:#.3g}"
     )
     if losses[-1] < LEARNED:

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from ..autograd import Function, is_grad_enabled, observe_operations
+from ..commands import plural
 from ..data import DataSplits
 from ..device import namespace_on
 from ..functional.conv import Conv2d
@@ -228,11 +229,12 @@ def as_text(profile: StepProfile, images: int) -> str:
         kind = kind if len(kind) <= LONGEST_KIND else f"{kind[: LONGEST_KIND - 3]}..."
         rows.append((name or "(itself)", kind, f"{times.memory / 1e6:.2f}", *ways, rate, share))
     rows.append(("(rest)", *[""] * 5, f"{profile.rest / profile.measured:.1%}"))
+    shown = plural(images, "image")
     return (
         f"{table(rows)}\n"
         "MB: of outputs. GFLOP/s: of convolutions and linear layers, both ways, as the\n"
         "direct method counts them. Rest: loss, optimiser, sums of gradients.\n"
-        f"one step of {images:,} images (median): {profile.measured:.3g} s with layers timed,\n"
+        f"one step of {shown} (median): {profile.measured:.3g} s with layers timed,\n"
         f"{profile.undisturbed:.3g} s as in training: "
         f"{images / profile.undisturbed:,.1f} images/s"
     )
