@@ -7,7 +7,9 @@
 tensor([2., 4., 6.])
 """
 
-from . import autograd, data, functional, io, models, nn, onnx, optim
+from typing import TYPE_CHECKING
+
+from . import autograd, data, familiar_names, functional, io, models, nn, onnx, optim
 from ._kernels.cpu import get_num_threads, set_num_threads
 from .autograd import Function, enable_grad, grad, is_grad_enabled, no_grad
 from .config import config
@@ -218,3 +220,6 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+if not TYPE_CHECKING:  # for which names that are not there shall stay errors
+    __getattr__ = familiar_names.absent(__name__, familiar_names.MINIDL)

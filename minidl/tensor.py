@@ -22,6 +22,7 @@ from ._kernels.cpu import buffers
 from .autograd import Changes, Function, HookHandle, Version, is_grad_enabled, run_backward
 from .device import check_same_device, device_of, namespace_on, to_device
 from .dtypes import bool_, float32, int64, is_floating
+from .familiar_names import TENSOR, Absent
 from .fusion import Due, compute_waiting, thread
 
 __all__ = [
@@ -259,7 +260,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """The number of elements."""
+        """The number of elements, NumPy's size; what is PyTorch's x.size(0) is x.shape[0]."""
         return int(self.stored.size)
 
     @property
@@ -549,6 +550,9 @@ class Tensor:
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
 
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in TENSOR]
+
     def __repr__(self) -> str:
         array = to_device(self.data, "cpu")
         facts = [np.array2string(array, separator=", ", prefix="tensor(")]
@@ -572,6 +576,10 @@ class Tensor:
                 "use detach() or clone()"
             )
         return {**self.__dict__, "stored": self.data, "hooks": {}}
+
+
+for _name in TENSOR:
+    setattr(Tensor, _name, Absent("Tensor", _name, TENSOR))
 
 
 def tensor_method(*names: str) -> Callable[[F], F]:

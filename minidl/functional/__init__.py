@@ -1,5 +1,8 @@
 """Differentiable operations, one family a file; the elementary ones are also in `md` itself."""
 
+from typing import TYPE_CHECKING
+
+from .. import familiar_names
 from . import conversion as conversion  # for the methods of Tensor it defines
 from .activation import elu, leaky_relu, log_softmax, relu, scaled_tanh, softmax
 from .conv import col2im, conv2d, im2col
@@ -147,3 +150,6 @@ __all__ = [
     "var",
     "where",
 ]
+
+if not TYPE_CHECKING:  # for which names that are not there shall stay errors
+    __getattr__ = familiar_names.absent(__name__, familiar_names.FUNCTIONAL)

@@ -174,12 +174,15 @@ def std(x: Tensor, dim: Dim = None, correction: int = 1, keepdim: bool = False) 
 def max(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The largest element over the axes in `dim` (all by default); NaN wins.
 
-    Of equal elements the first in row-major order takes the whole gradient. Where it is: `argmax`.
-    Raises ValueError if there are no elements.
+    Only the values are returned, as by NumPy: `values, places = x.max(1)` of PyTorch would take a
+    batch of two apart here. `argmax` says where they are. Of equal elements the first in row-major
+    order takes the whole gradient. Raises ValueError if there are no elements.
 
     >>> import minidl as md
-    >>> md.tensor([[1.0, 5.0], [3.0, 4.0]]).max(dim=1)
-    tensor([5., 4.])
+    >>> x = md.tensor([[1.0, 5.0], [3.0, 4.0]])
+    >>> values, places = x.max(1), x.argmax(1)
+    >>> values, places
+    (tensor([5., 4.]), tensor([1, 1]))
     """
     return _extreme("max", x, dim, keepdim)
 

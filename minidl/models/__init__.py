@@ -1,5 +1,8 @@
 """The classic networks, one family a file, and the registry that builds them by name."""
 
+from typing import TYPE_CHECKING
+
+from .. import familiar_names
 from .alexnet import AlexNet, AlexNetOWT
 from .classifier import ImageClassifier
 from .densenet import CifarDenseNet, DenseNet
@@ -67,3 +70,8 @@ __all__ = [
     "min_image_size",
     "register_model",
 ]
+
+if not TYPE_CHECKING:  # for which names that are not there shall stay errors
+    __getattr__ = familiar_names.absent(
+        __name__, {name: f"md.models.create({name!r})" for name in list_models()}
+    )

@@ -1,5 +1,8 @@
 """Layers, containers, losses and initialisers."""
 
+from typing import TYPE_CHECKING
+
+from .. import familiar_names
 from . import init, utils
 from .activation import (
     ELU,
@@ -54,3 +57,6 @@ __all__ = [
     "init",
     "utils",
 ]
+
+if not TYPE_CHECKING:  # for which names that are not there shall stay errors
+    __getattr__ = familiar_names.absent(__name__, familiar_names.NN)

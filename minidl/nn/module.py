@@ -9,6 +9,7 @@ import numpy as np
 
 from ..autograd import Changes, HookHandle, no_grad
 from ..dtypes import is_floating
+from ..familiar_names import MODULE, advice
 from ..functional.conversion import destination
 from ..fusion import in_forward
 from ..tensor import Tensor, as_tensor
@@ -117,7 +118,9 @@ class Module:
             members = self.__dict__.get(table, {})
             if name in members:
                 return members[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute {name!r}{advice(MODULE, name)}"
+        )
 
     def __delattr__(self, name: str) -> None:
         for table in _TABLES:

@@ -1,5 +1,8 @@
 """Optimisers and learning-rate schedules."""
 
+from typing import TYPE_CHECKING
+
+from .. import familiar_names
 from .adam import Adam, AdamW
 from .optimizer import Optimizer
 from .rmsprop import RMSprop
@@ -30,3 +33,6 @@ __all__ = [
     "Schedule",
     "StepLR",
 ]
+
+if not TYPE_CHECKING:  # for which names that are not there shall stay errors
+    __getattr__ = familiar_names.absent(__name__, familiar_names.OPTIM)
