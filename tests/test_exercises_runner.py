@@ -129,6 +129,40 @@ def test_files_that_cannot_be_imported(tmp_path: Path) -> None:
     assert verdict.headline == "e04_linear_backward.py defines no function linear_backward"
 
 
+def test_an_endless_loop_is_placed_where_it_is(tmp_path: Path) -> None:
+    """Also where it is in another exercise than the one that is checked."""
+    loop = "    while True: pass\n"
+    (tmp_path / "e09_im2col.py").write_text(f"def im2col(x, size, stride, padding):\n{loop}")
+    place = ["It was in line 2 of e09_im2col.py (im2col, exercise 9)."]
+    calls = "from e09_im2col import im2col\n\n\ndef conv2d_backward(*a, **k):\n"
+    verdict = check_text(tmp_path, f"{calls}    im2col(a, 3, 1, 0)\n", "conv2d_backward")
+    assert (verdict.status, verdict.details) == ("timed out", place)
+    first = next(iter(EXERCISES["conv2d_backward"].cases))
+    assert f", in the case '{first}': does" in verdict.headline
+    verdict = check_text(tmp_path, f"{calls}    return a\n", "conv2d_backward")
+    assert (verdict.status, verdict.details) == ("timed out", place)
+    first = next(iter(EXERCISES["im2col"].cases))
+    assert f", in the case '{first}' of im2col (exercise 9): does" in verdict.headline
+
+
+def test_the_capstone_does_not_repeat_an_endless_loop(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verdict(name: str, *rest: object) -> Verdict:
+        return Verdict(name, "timed out" if name == endless else "passed", "said")
+
+    monkeypatch.setattr("minidl.exercises.__main__.check_in_process", verdict)
+    endless = "linear_backward"
+    assert main(["check", "--all"]) == 3
+    out = capsys.readouterr().out
+    assert "capstone: timed out\n  Not trained, as it calls linear_backward.\n" in out
+    assert "19 of 21 passed" in out
+    endless = "lrn_backward"  # of which LeNet has none
+    assert main(["check", "--all"]) == 3
+    out = capsys.readouterr().out
+    assert "training, for 120 s at most\ncapstone: passed" in out
+
+
 def test_two_mistakes_at_once_are_both_named(tmp_path: Path) -> None:
     text = "def linear_backward(d, x, w):\n    return d @ w, (x.T @ d), d.mean(0)\n"
     verdict = check_text(tmp_path, text)

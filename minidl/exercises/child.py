@@ -22,6 +22,7 @@ from typing import Any
 from . import capstone
 from .catalogue import EXERCISES
 from .checking import check_function, missing, place_of
+from .format import Exercise
 from .verdict import CRASHED, FORBIDDEN, NOT_STARTED, PASSED, WRONG, Verdict
 
 FORBIDDEN_PACKAGES = frozenset(
@@ -75,9 +76,13 @@ def load(file: Path, guard: Guard) -> ModuleType:
 
 
 def check_file(name: str, file: Path, seed: int, progress: Callable[[str], None]) -> Verdict:
-    """Load the learner's file and check the function in it, or train the capstone's network."""
+    """Load the learner's file and check the function in it, or train the capstone's network.
+
+    ``progress`` is told what runs, as ``'no momentum'`` or, where that is for another exercise that
+    it calls, ``'no momentum' of sgd_momentum_step (exercise 20)``.
+    """
     guard = Guard(file)
-    verdict = _attempt(name, file, seed, guard, progress)
+    verdict = _attempt(name, file, seed, guard, lambda label: progress(f"'{label}'"))
     if guard.caught:
         text = f"it imports {guard.caught}; the exercise is to do it with NumPy alone"
         return Verdict(name, FORBIDDEN, text)
@@ -86,9 +91,17 @@ def check_file(name: str, file: Path, seed: int, progress: Callable[[str], None]
         verdict.details[:0] = [
             f"It calls {used}, which does not pass itself: see exercise {EXERCISES[used].number}."
             for used in uses
-            if check_file(used, file.parent / EXERCISES[used].file, seed, progress).status != PASSED
+            if not _passes(EXERCISES[used], file.parent, seed, progress)
         ]
     return verdict
+
+
+def _passes(exercise: Exercise, folder: Path, seed: int, progress: Callable[[str], None]) -> bool:
+    whose = f" of {exercise.name} (exercise {exercise.number})"
+    verdict = check_file(
+        exercise.name, folder / exercise.file, seed, lambda label: progress(label + whose)
+    )
+    return verdict.status == PASSED
 
 
 def _attempt(

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from .catalogue import EXERCISES
 from .verdict import CRASHED, TIMED_OUT, Verdict
 
 SECONDS = 10.0
@@ -79,15 +80,25 @@ def _read(name: str, file: Path, scratch: Path, code: int, seconds: float) -> Ve
         content["ladder"] = [tuple(rung) for rung in content["ladder"]]
         return Verdict(**content)
     case = _text(scratch / "case")
-    where = f", in the case '{case}'" if case else ""
+    where = f", in the case {case}" if case else ""
     trace = _text(scratch / "trace")
-    lines = re.findall(rf'File "{re.escape(str(file))}", line (\d+)', trace)
-    place = [f"It was in line {lines[0]} of {file.name}."] if lines else []
+    place = _place(trace, file.parent)
     if "Timeout" in trace or code == -signal.SIGKILL:
         text = f"not done after {seconds:g} s{where}: does a loop never end?"
         return Verdict(name, TIMED_OUT, text, place)
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return Verdict(name, CRASHED, f"the Python interpreter ended ({how}){where}", place)
+
+
+def _place(trace: str, folder: Path) -> list[str]:
+    """Where in the learner's folder it was, as a sentence, by a trace with the last call first."""
+    found = re.search(rf'File "{re.escape(str(folder))}/([^"/]+)", line (\d+)', trace)
+    if found is None:
+        return []
+    name, line = found.groups()
+    exercise = next((each for each in EXERCISES.values() if each.file == name), None)
+    whose = f" ({exercise.name}, exercise {exercise.number})" if exercise else ""
+    return [f"It was in line {line} of {name}{whose}."]
 
 
 def _text(path: Path) -> str:
