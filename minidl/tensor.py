@@ -9,10 +9,12 @@ in `autograd.py`, on the floor below.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -42,6 +44,7 @@ __all__ = [
     "randint",
     "randn",
     "randperm",
+    "takes_axis",
     "tensor",
     "tensor_method",
     "zeros",
@@ -51,6 +54,7 @@ __all__ = [
 DLPACK_CPU = 1  # kDLCPU, the device type of main memory
 
 F = TypeVar("F")
+C = TypeVar("C", bound=Callable[..., Any])
 Method = Callable[..., "Tensor"]
 Methods = Callable[..., "tuple[Tensor, ...]"]
 
@@ -583,14 +587,37 @@ for _name in TENSOR:
 
 
 def tensor_method(*names: str) -> Callable[[F], F]:
-    """Make a function a method of Tensor, under each of `names`; its first argument is self."""
+    """Make a function a method of Tensor, under each of `names`; its first argument is self.
+
+    One with an argument `dim` takes NumPy's names of arguments too, see `takes_axis`.
+    """
 
     def attach(function: F) -> F:
+        if callable(function) and "dim" in inspect.signature(function).parameters:
+            function = takes_axis(function)
         for name in names:
             setattr(Tensor, name, function)
         return function
 
     return attach
+
+
+def takes_axis(function: C) -> C:
+    """Let `axis` stand for `dim` and `keepdims` for `keepdim`, as PyTorch does for NumPy's users.
+
+    >>> import minidl as md
+    >>> md.ones(2, 3).sum(axis=1, keepdims=True).shape
+    (2, 1)
+    """
+
+    @functools.wraps(function)
+    def renaming(*args: Any, **options: Any) -> Any:
+        for numpys, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+            if numpys in options and ours not in options:
+                options[ours] = options.pop(numpys)
+        return function(*args, **options)
+
+    return cast(C, renaming)
 
 
 # ---- from other things to arrays ----

@@ -266,3 +266,25 @@ def test_the_index_of_the_forward_pass_counts():
 def test_error_texts(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "var", "max", "min", "prod", "logsumexp", "all"])
+def test_reductions_take_numpys_names_of_arguments(name):
+    x = md.randn(2, 3)
+    for reduce in (getattr(md, name), getattr(md.Tensor, name)):
+        expected = reduce(x, dim=1, keepdim=True)
+        np.testing.assert_array_equal(reduce(x, axis=1, keepdims=True).data, expected.data)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'axis'"):
+        reduce(x, dim=1, axis=1)
+
+
+def test_other_functions_take_an_axis():
+    x = md.randn(2, 3, 1)
+    assert x.argmax(axis=1).tolist() == x.argmax(1).tolist()
+    assert x.cumsum(axis=1).tolist() == x.cumsum(1).tolist()
+    assert x.softmax(axis=1).tolist() == x.softmax(1).tolist()
+    assert x.squeeze(axis=2).shape == (2, 3)
+    assert x.unsqueeze(axis=0).shape == (1, 2, 3, 1)
+    assert md.concat([x, x], axis=1).shape == (2, 6, 1)
+    assert md.stack([x, x], axis=1).shape == (2, 2, 3, 1)
+    assert [part.shape for part in x.split(1, axis=0)] == [(1, 3, 1)] * 2

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._kernels import array_namespace, concatenate
 from ..autograd import Function
-from ..tensor import Tensor, as_tensor, tensor_method
+from ..tensor import Tensor, as_tensor, takes_axis, tensor_method
 from .checks import check_tensors
 from .elementwise import common_dtype, sum_to
 
@@ -319,6 +319,7 @@ class Pad(Function):
         return dy[self.inside]
 
 
+@takes_axis
 def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors joined along an axis, in their common dtype; the other axes must agree.
 
@@ -342,6 +343,7 @@ def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return Concat(axis).apply(*(t.to(dtype) for t in tensors))
 
 
+@takes_axis
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis. Raises ValueError if shapes differ.
 
