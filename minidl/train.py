@@ -162,6 +162,7 @@ def open_data(
         settings.image_size,
         settings.in_channels,
         min_image_size=models.min_image_size(settings.arch),
+        own_image_size=models.own_image_size(settings.arch),
     )
     classes = len(splits.classes)
     if settings.num_classes is not None and settings.num_classes < classes:

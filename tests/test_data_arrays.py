@@ -321,6 +321,15 @@ def test_specs_that_name_nothing(spec, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_is_recognised_without_its_prefix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar").mkdir()
+    with pytest.raises(DataError, match=r"^unknown data set 'cifar'; did you mean folder:cifar\?$"):
+        load("cifar")
+    with pytest.raises(DataError, match=rf"; did you mean folder:{tmp_path}\?$"):
+        load(str(tmp_path))
+
+
 def test_a_constant_training_set_is_only_centred(tmp_path):
     write_idx(tmp_path)
     flat = np.full((20, 28, 28), 51, np.uint8)

@@ -41,9 +41,10 @@ def test_layout_classes_and_standardised_pixels(tmp_path):
     assert splits.describe() == "folder: 6 + 6 images"
 
 
-def test_default_size_is_that_of_imagenet(tmp_path):
+def test_default_size_is_the_networks_or_that_of_imagenet(tmp_path):
     make_folder(tmp_path)
     assert load(f"folder:{tmp_path}").image_size == 224
+    assert load(f"folder:{tmp_path}", own_image_size=32).image_size == 32
     assert load(f"folder:{tmp_path}", min_image_size=231).image_size == 231
 
 

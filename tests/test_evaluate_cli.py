@@ -182,6 +182,10 @@ def test_weights_of_an_architecture_on_a_folder(capsys, tmp_path):
     assert lines[1].endswith("parameters, input 3x48x48")
     assert lines[-1].endswith(f"(6 images): 10-crop of 48 out of 55; checkpoint {weights}")
     assert "top-5" not in lines[-1]
+    own = tmp_path / "own.npz"
+    md.save(md.models.create("resnet20_cifar", num_classes=3), own)
+    small = ["--arch", "resnet20_cifar", "--weights", own, "--data", f"folder:{tmp_path}"]
+    assert evaluated(capsys, *small)[1].endswith("parameters, input 3x32x32")
     md.save(md.models.create("squeezenet1_1", num_classes=2, image_size=48), weights)
     assert "does not fit squeezenet1_1" in complaint(capsys, *options)
     assert "part of a network" in complaint(

@@ -144,7 +144,7 @@ def test_auxiliary_heads_take_part_in_training_only(tmp_path):
     assert 1.0 < step_losses(tmp_path / "run")[0] < 4.0
 
 
-def test_folder_and_cifar_and_idx_train(tmp_path):
+def test_folder_and_cifar_and_idx_train(tmp_path, capsys):
     from PIL import Image
 
     generator = np.random.default_rng(0)
@@ -172,13 +172,12 @@ def test_folder_and_cifar_and_idx_train(tmp_path):
         (mnist / f"{split}-labels-idx1-ubyte").write_bytes(
             struct.pack(">2i", 2049, 20) + labels.tobytes()
         )
-    for number, (spec, size) in enumerate(
-        ((f"folder:{tmp_path / 'images'}", ["--image-size", "32"]),
-         (f"cifar10:{cifar}", []), (f"mnist:{mnist}", []))
-    ):  # fmt: skip
+    specs = (f"folder:{tmp_path / 'images'}", f"cifar10:{cifar}", f"mnist:{mnist}")
+    for number, spec in enumerate(specs):
         run = tmp_path / f"run{number}"
-        arguments = ["--arch", "lenet5", "--data", spec, "--epochs", "1", *size]
-        assert main([*arguments, "--out", str(run)]) == 0, spec
+        arguments = ["--arch", "lenet5", "--data", spec, "--epochs", "1", "--out", str(run)]
+        assert main(arguments) == 0, spec
+        assert "input 1x32x32" in capsys.readouterr().out  # the network's own size
 
 
 def test_wrong_options_are_refused_in_one_line(tmp_path, capsys):

@@ -31,7 +31,6 @@ from .splits import ArraySplit, FolderSplit, Split
 DEFAULT_DATA = "fashion-mnist-small"
 EMBEDDED_FILE = Path(__file__).parent / "embedded" / "fashion_mnist_small.npz"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-FOLDER_IMAGE_SIZE = 224
 
 # Of the names in a run's checkpoint.
 AUGMENT_PREFIX, PREPROCESS_PREFIX = "augment/", "preprocess/"
@@ -146,12 +145,14 @@ def load(
     image_size: int | None = None,
     channels: int = 3,
     min_image_size: int = 1,
+    own_image_size: int = 224,
 ) -> DataSplits:
     """Open the data set that ``spec`` names (the module's docstring lists the forms).
 
-    ``image_size`` is the side of the network's input. None takes 224 for image folders and, for
-    the others, the smallest multiple of 32 that holds both the stored images and
-    ``min_image_size``, the smallest input that the network can take. ``channels`` is 3 or 1.
+    ``image_size`` is the side of the network's input. None takes ``own_image_size``, which the
+    network is made for, for image folders and, for the others, the smallest multiple of 32 that
+    holds both the stored images and ``min_image_size``, the smallest input that the network can
+    take. ``channels`` is 3 or 1.
 
     Raises ``DataError`` for an unknown name, a missing or damaged file, a label out of range, and
     an ``image_size`` below ``min_image_size``; ``ValueError`` for other ``channels``.
@@ -176,15 +177,18 @@ def load(
     if name not in SOURCES:
         close = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(SOURCES)}"
+        if spec and Path(spec).expanduser().is_dir():
+            hint = f"did you mean folder:{spec}?"
         raise DataError(f"unknown data set {name!r}; {hint}")
     if colon and not folder:
         raise DataError(f"{spec}: expected a folder after the colon, {name}:DIR")
     path = Path(folder).expanduser() if folder else None
+    shape = Shape(image_size, channels, min_image_size, own_image_size)
     try:
         if path is not None and not path.is_dir():
             fault = "is not a folder" if path.exists() else "does not exist"
             raise DataError(f"{name}: {path} {fault}")
-        train, val = SOURCES[name](path, Shape(image_size, channels, min_image_size))
+        train, val = SOURCES[name](path, shape)
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
     return DataSplits(name, train, val, train.default_augmentation())
@@ -203,6 +207,7 @@ class Shape:
     image_size: int | None
     channels: int
     min_image_size: int
+    own_image_size: int
 
 
 @dataclass(frozen=True)
@@ -265,7 +270,7 @@ def _folder(folder: Path | None, shape: Shape) -> tuple[Split, Split]:
             f"{folder}: expected the folders train and val (or test), each with one folder of "
             f"images per class, got {found}"
         )
-    size = shape.image_size or max(FOLDER_IMAGE_SIZE, shape.min_image_size)
+    size = shape.image_size or max(shape.own_image_size, shape.min_image_size)
     classes = list_classes(train_folder)
     train = FolderSplit(*read_folder(train_folder, classes), classes, shape.channels, size)
     val = FolderSplit(*read_folder(val_folder, classes), classes, shape.channels, size)

@@ -71,6 +71,7 @@ class Candidate:
             settings.image_size,
             settings.in_channels,
             min_image_size=models.min_image_size(settings.arch),
+            own_image_size=models.own_image_size(settings.arch),
         )
         try:
             splits = splits.prepared("none", settings.preprocess, self.arrays)

@@ -20,6 +20,7 @@ from .registry import (
     list_classifiers,
     list_models,
     min_image_size,
+    own_image_size,
     register_model,
 )
 from .resnet import CifarResNet, ResNet
@@ -68,6 +69,7 @@ __all__ = [
     "list_classifiers",
     "list_models",
     "min_image_size",
+    "own_image_size",
     "register_model",
 ]
 

@@ -106,6 +106,20 @@ def min_image_size(name: str) -> int:
     return _ENTRIES[name].model.min_image_size
 
 
+def own_image_size(name: str) -> int:
+    """The side of the images that an architecture is made for, as `create` takes it.
+
+    Raises:
+        UnknownModelError: if there is no such architecture.
+
+    >>> own_image_size("resnet18"), own_image_size("resnet20_cifar")
+    (224, 32)
+    """
+    check_name(name)
+    size: int = inspect.signature(_ENTRIES[name].model).parameters["image_size"].default
+    return size
+
+
 def create(
     name: str,
     num_classes: int | None = None,

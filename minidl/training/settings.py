@@ -80,7 +80,12 @@ class Settings:
         "cifar100:DIR or folder:DIR (train/ and val/, a folder per class)",
         metavar="DATA",
     )
-    image_size: int | None = option(None, WHAT, "side of the images, in pixels", minimum=1)
+    image_size: int | None = option(
+        None,
+        WHAT,
+        "side of the images (default: the network's own, of small images theirs)",
+        minimum=1,
+    )
     num_classes: int | None = option(
         None, WHAT, "outputs (default: as many as in the data)", minimum=1
     )
