@@ -89,7 +89,8 @@ def check_name(name: str) -> None:
     """
     if name not in _ENTRIES:
         near = get_close_matches(str(name).lower(), _ENTRIES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(list_models())}"
+        all_of_them = f"python -m minidl.train --list-archs lists all {len(list_classifiers())}"
+        hint = f"did you mean {near[0]!r}?" if near else all_of_them
         raise UnknownModelError(f"unknown architecture {name!r}; {hint}")
 
 

@@ -238,7 +238,7 @@ def find(options: Mapping[str, Option], name: str) -> tuple[str, Option]:
     """
     if name not in options:
         close = difflib.get_close_matches(name, options, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(options)}"
+        hint = f"did you mean {close[0]}?" if close else f"--help lists all {len(options)}"
         raise ValueError(f"unknown option; {hint}")
     return name, options[name]
 

@@ -83,7 +83,7 @@ class Settings:
     image_size: int | None = option(
         None,
         WHAT,
-        "side of the images (default: the network's own, of small images theirs)",
+        "side of the images (of folders by default the network's own)",
         minimum=1,
     )
     num_classes: int | None = option(
