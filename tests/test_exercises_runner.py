@@ -393,6 +393,20 @@ def test_an_empty_earlier_answer_is_named(tmp_path: Path) -> None:
     assert verdict.headline == "it calls unbroadcast, which is not started (exercise 3)"
 
 
+def test_a_narrow_terminal_is_not_overrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "   1  numerical_grad" in "\n".join(lines)
+    assert sum(line.endswith(" not started") for line in lines) == 21
+    assert main(["hint", "4", "--level", "3"]) == 0
+    assert 50 < max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
 def test_plant_refuses_an_edit_that_does_not_fit() -> None:
     exercise = EXERCISES["linear_backward"]
     mistake = type(exercise.mistakes[0])("x", "x", "x", edits=(("no such text", ""),))

@@ -1,5 +1,6 @@
 """What learners see: verdicts, the list, hints; with colours in a terminal, plain elsewhere."""
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -10,7 +11,6 @@ from .folder import Folder
 from .format import CHAPTERS, Exercise
 from .verdict import CRASHED, FORBIDDEN, NOT_STARTED, PASSED, TIMED_OUT, WRONG, Verdict
 
-WIDTH = 80
 COMMAND = "python -m minidl.exercises"
 STYLES = {
     PASSED: "bold green",
@@ -21,7 +21,12 @@ STYLES = {
     NOT_STARTED: "bold yellow",
 }
 
-Line = tuple[str, str]  # a style of rich, and text of at most WIDTH columns
+Line = tuple[str, str]  # a style of rich, and text of at most `width` columns
+
+
+def width() -> int:
+    """The columns to write in: the terminal's, 80 at most, 50 at least."""
+    return min(80, max(50, shutil.get_terminal_size().columns))
 
 
 def emit(lines: Iterable[Line]) -> None:
@@ -41,7 +46,7 @@ def emit(lines: Iterable[Line]) -> None:
 def wrap(text: str, style: str = "", indent: str = "  ") -> list[Line]:
     """A paragraph."""
     filled = textwrap.wrap(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        text, width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
     )
     return [(style, line) for line in filled]
 
@@ -74,7 +79,9 @@ def verdict_lines(verdict: Verdict, printed: bool = True) -> list[Line]:
         lines += [("", ""), *wrap(f"Furthest off: {verdict.worst}.")]
     if verdict.printed and printed:
         lines += [("", ""), ("dim", "  It printed:")]
-        lines += [("dim", f"  | {line[: WIDTH - 4]}") for line in verdict.printed.splitlines()[:12]]
+        lines += [
+            ("dim", f"  | {line[: width() - 4]}") for line in verdict.printed.splitlines()[:12]
+        ]
     return lines
 
 
@@ -102,6 +109,7 @@ def list_lines(folder: Folder | None) -> list[Line]:
     rows.append((CHAPTERS[-1], "", capstone.NAME, capstone.TITLE))
     lines: list[Line] = []
     passed, chapter = 0, ""
+    room = min(39, width() - 39)  # beside the other columns
     for belongs, number, name, title in rows:
         if belongs != chapter:
             lines.append(("bold", belongs))
@@ -109,10 +117,11 @@ def list_lines(folder: Folder | None) -> list[Line]:
         status = folder.of(name).status if folder else NOT_STARTED
         passed += status == PASSED
         style = STYLES[status].removeprefix("bold ") if status != NOT_STARTED else ""
-        lines.append((style, f"  {number:>2}  {name:20} {title:39} {status}"))
+        short = textwrap.shorten(title, room, placeholder="...")
+        lines.append((style, f"  {number:>2}  {name:20} {short:{room}} {status}".rstrip()))
     lines += [("", ""), ("", f"{passed} of {len(rows)} passed")]
     if folder is None:
-        lines.append(("dim", f"`{COMMAND} start` writes them into a folder to fill in"))
+        lines += wrap(f"`{COMMAND} start` writes them into a folder to fill in", "dim", "")
     elif passed < len(rows):
         lines.append(("dim", f"next: {folder.show(folder.next())}"))
     return lines
