@@ -37,6 +37,14 @@ def poolings(draw):
     return shape, (kernel_size, stride, padding, draw(st.booleans()))
 
 
+def assert_the_same_without_switches(x, y, *arguments):
+    """To the sign of a zero."""
+    alone, switches = cpu.max_pool2d_forward(x, *arguments, with_switches=False)
+    np.testing.assert_array_equal(alone, y, strict=True)
+    np.testing.assert_array_equal(np.signbit(alone), np.signbit(y))
+    assert switches is None
+
+
 @given(case=poolings(), seed=seeds, dtype=dtypes, layout=layouts, ties=st.booleans())
 def test_max_pool(case, seed, dtype, layout, ties):
     shape, arguments = case
@@ -53,6 +61,7 @@ def test_max_pool(case, seed, dtype, layout, ties):
     )
     winners = cpu.max_pool2d_gather(x, layout(switches), *arguments)
     np.testing.assert_array_equal(winners, y, strict=True)
+    assert_the_same_without_switches(x, y, *arguments)
 
 
 # Windows, strides and paddings of the classic networks, and large windows: over 64 and 256 places.
@@ -80,6 +89,7 @@ def test_pooling_in_several_bands(window, size, dtype):
     for one, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
     y, switches = actual
+    assert_the_same_without_switches(x, y, *window, True)
     dy = normal(1, *y.shape, dtype=dtype)
     assert_close(
         cpu.max_pool2d_backward(dy, switches, x.shape, *window, ceil_mode=True),
@@ -119,12 +129,10 @@ def test_gradients_written_past_the_caches(window, size, dtype, monkeypatch):
 def test_max_pool_of_nan_and_infinities(seed, dtype):
     x = np.random.default_rng(seed).choice(np.array(SPECIAL, dtype), size=(2, 2, 5, 6))
     arguments = ((3, 3), (2, 1), (1, 1), True)
-    for actual, expected in zip(
-        cpu.max_pool2d_forward(x, *arguments),
-        reference.max_pool2d_forward(x, *arguments),
-        strict=True,
-    ):
+    results = cpu.max_pool2d_forward(x, *arguments)
+    for actual, expected in zip(results, reference.max_pool2d_forward(x, *arguments), strict=True):
         np.testing.assert_array_equal(actual, expected, strict=True)
+    assert_the_same_without_switches(x, results[0], *arguments)
 
 
 @given(case=poolings(), seed=seeds, dtype=dtypes, layout=layouts, count_include_pad=st.booleans())

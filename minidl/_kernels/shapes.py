@@ -246,10 +246,16 @@ def matmul(a: Any, b: Any) -> ShapeArray:
 
 
 def max_pool2d_forward(
-    x: Any, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
-) -> tuple[ShapeArray, ShapeArray]:
+    x: Any,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+    with_switches: bool = True,
+) -> tuple[ShapeArray, ShapeArray | None]:
     y = _pooled(x, kernel_size, stride, padding, ceil_mode)
-    return y, ShapeArray(y.shape, np.uint8 if math.prod(kernel_size) <= 256 else np.int32)
+    kind = np.uint8 if math.prod(kernel_size) <= 256 else np.int32
+    return y, ShapeArray(y.shape, kind) if with_switches else None
 
 
 def avg_pool2d_forward(

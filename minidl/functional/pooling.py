@@ -29,7 +29,8 @@ class MaxPool2d(Function):
 
     def forward(self, x: Any) -> Any:
         self.input_shape = x.shape
-        y, switches = kernels_for(x).max_pool2d_forward(x, **self.window)
+        kernels, backward_comes = kernels_for(x), True in self.needs
+        y, switches = kernels.max_pool2d_forward(x, **self.window, with_switches=backward_comes)
         self.save(switches, y)
         return y
 

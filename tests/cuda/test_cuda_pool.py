@@ -56,9 +56,12 @@ def test_max_pool(cuda, case, seed, dtype, layout, order, values):
     dy = normal(seed, *expected.shape, dtype=dtype.type)
     with threads(cuda, order):
         y, switches = cuda.kernels.max_pool2d_forward(placed(cuda, x, layout), *arguments)
+        alone = cuda.kernels.max_pool2d_forward(cuda.array(x), *arguments, with_switches=False)
         dy_on_gpu = placed(cuda, dy, layout)
         dx = cuda.kernels.max_pool2d_backward(dy_on_gpu, switches, shape, *arguments)
         again = cuda.kernels.max_pool2d_gather(placed(cuda, x, layout), switches, *arguments)
+    assert alone[1] is None
+    np.testing.assert_array_equal(cuda.numpy(alone[0]), expected, strict=True)
     np.testing.assert_array_equal(cuda.numpy(y), expected, strict=True)
     np.testing.assert_array_equal(cuda.numpy(again), expected, strict=True)
     np.testing.assert_array_equal(cuda.numpy(switches), expected_switches, strict=True)

@@ -25,22 +25,30 @@ Grid = tuple[Array, Array]  # windows of the rows and of the columns, each (3, o
 
 
 def max_pool2d_forward(
-    x: Array, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
-) -> tuple[Array, Array]:
-    """x (N, C, H, W) -> y and switches (N, C, P, Q), the switches uint8 or int32."""
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+    with_switches: bool = True,
+) -> tuple[Array, Array | None]:
+    """x (N, C, H, W) -> y and switches (N, C, P, Q), the switches uint8 or int32, or None."""
     op = "max_pool2d"
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
     window, (p, q) = pool_window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     y = empty((n, c, p, q), x.dtype)
+    planes, out, threads = _planes(x), _planes(y), threads_for(x.size)
+    if not with_switches and _is_small(window):
+        pool.pool(planes, *window, None, None, out, None, threads)
+        return y, None
     switches = empty((n, c, p, q), switch_dtype(op, window[0]))
-    planes, out = _planes(x), _planes(y)
     if _is_small(window):
-        pool.pool(planes, *window, None, None, out, _planes(switches), threads_for(x.size))
+        pool.pool(planes, *window, None, None, out, _planes(switches), threads)
     else:
         grid = _grid((h, w), (p, q), window)
-        pool.max_pool_large(planes, *grid, *window, out, _planes(switches), threads_for(x.size))
-    return y, switches
+        pool.max_pool_large(planes, *grid, *window, out, _planes(switches), threads)
+    return y, switches if with_switches else None
 
 
 def max_pool2d_backward(

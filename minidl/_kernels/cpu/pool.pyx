@@ -129,9 +129,9 @@ def pool(
     const floating[::1] col_divisors, floating[:, :, ::1] y, uint8_t[:, :, ::1] switches,
     int num_threads,
 ):
-    """x (planes, H, W) -> y (planes, P, Q): the largest of each window, and switches of y's shape.
+    """x (planes, H, W) -> y (planes, P, Q): the mean of each window, by divisors (P,) and (Q,).
 
-    Where switches are None: the mean, by divisors (P,) and (Q,), which are None otherwise.
+    Where divisors are None: the largest, with switches of y's shape unless they are None too.
     """
     cdef Pooling g = pooling_of(x, y, window, stride, padding)
     cdef Py_ssize_t phases = g.phases_h * g.phases_w
@@ -140,7 +140,7 @@ def pool(
     cdef Py_ssize_t band = rows_in_band(g.rows, fixed, each, sizeof(floating))
     cdef Py_ssize_t bands = (g.rows + band - 1) // band, size = fixed + band * each
     cdef Py_ssize_t task, plane, first, last
-    cdef bint takes_largest = switches is not None
+    cdef bint takes_largest = row_divisors is None, finds_winners = switches is not None
     cdef floating *scratch = <floating *> malloc(num_threads * size * sizeof(floating))
     if scratch == NULL:
         raise MemoryError(f"pooling: no memory for {num_threads} bands of {size} elements")
@@ -152,7 +152,7 @@ def pool(
         if takes_largest:
             max_band(
                 &x[plane, 0, 0], &g, first, last, scratch + threadid() * size,
-                &y[plane, 0, 0], &switches[plane, 0, 0],
+                &y[plane, 0, 0], &switches[plane, 0, 0] if finds_winners else NULL,
             )
         else:
             mean_band(

@@ -44,16 +44,22 @@ AVG_POOL = KernelFile(
 
 
 def max_pool2d_forward(
-    x: Array, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
-) -> tuple[Array, Array]:
-    """x (N, C, H, W) -> y and switches (N, C, P, Q), the switches uint8 or int32."""
+    x: Array,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+    with_switches: bool = True,
+) -> tuple[Array, Array | None]:
+    """x (N, C, H, W) -> y and switches (N, C, P, Q), the switches uint8 or int32, or None."""
     op = "max_pool2d"
     x = as_kernel_array(op, "x", x, 4)
     n, c, h, w = x.shape
     window, (p, q) = pool_window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     y = cp.empty((n, c, p, q), x.dtype)
-    switches = cp.empty((n, c, p, q), switch_dtype(op, window[0]))
-    _launch_max("forward", (x, y, switches), switches, y.size, x.shape, (p, q), window)
+    kind = switch_dtype(op, window[0])
+    switches = cp.empty((n, c, p, q), kind) if with_switches else None
+    _launch_max("forward", (x, y, switches), kind, y.size, x.shape, (p, q), window)
     return y, switches
 
 
@@ -74,7 +80,9 @@ def max_pool2d_backward(
     has_shape(op, "dy", dy, (n, c, p, q))
     switches = _as_switches(op, switches, dy.shape, window[0])
     dx = cp.empty(input_shape, dy.dtype)
-    _launch_max("backward", (dy, switches, dx), switches, dx.size, input_shape, (p, q), window)
+    _launch_max(
+        "backward", (dy, switches, dx), switches.dtype, dx.size, input_shape, (p, q), window
+    )
     return dx
 
 
@@ -93,7 +101,7 @@ def max_pool2d_gather(
     window, (p, q) = pool_window(op, (h, w), kernel_size, stride, padding, ceil_mode)
     switches = _as_switches(op, switches, (n, c, p, q), window[0])
     y = cp.empty((n, c, p, q), x.dtype)
-    _launch_max("gather", (x, switches, y), switches, y.size, x.shape, (p, q), window)
+    _launch_max("gather", (x, switches, y), switches.dtype, y.size, x.shape, (p, q), window)
     return y
 
 
@@ -167,8 +175,8 @@ def adaptive_avg_pool2d_backward(dy: Array, input_shape: Shape) -> Array:
 
 def _launch_max(
     direction: str,
-    arrays: tuple[Array, ...],
-    switches: Array,
+    arrays: tuple[Array | None, ...],
+    switch: Any,
     threads: int,
     input_shape: Shape,
     output_size: Pair,
@@ -176,7 +184,7 @@ def _launch_max(
 ) -> None:
     n, c, h, w = input_shape
     args = (*arrays, n * c, h, w, *output_size, *_numbers(window))
-    kernel = f"max_pool2d_{direction}<T, {SWITCHES[switches.dtype.name]}>"
+    kernel = f"max_pool2d_{direction}<T, {SWITCHES[switch.name]}>"
     MAX_POOL.launch(kernel, arrays[0].dtype, striding(threads), args)
 
 

@@ -12,6 +12,7 @@
 #include "common.cuh"
 #include "windows.cuh"
 
+// Switches may be null.
 template <typename T, typename S>
 __global__ void max_pool2d_forward(const T* x, T* y, S* switches, long long planes,
                                    long long height, long long width, long long p, long long q,
@@ -37,7 +38,7 @@ __global__ void max_pool2d_forward(const T* x, T* y, S* switches, long long plan
             }
         }
         y[i] = (T)best;
-        switches[i] = (S)(rows.place(row, best_h) * cols.window + cols.place(col, best_w));
+        if (switches) switches[i] = (S)(rows.place(row, best_h) * cols.window + cols.place(col, best_w));
     }
 }
 

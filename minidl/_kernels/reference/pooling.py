@@ -20,13 +20,19 @@ Shape = tuple[int, int, int, int]
 
 
 def max_pool2d_forward(
-    x: np.ndarray, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0), ceil_mode: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+    x: np.ndarray,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+    with_switches: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The largest input of every window, and where it was: y and switches, both (N, C, P, Q).
 
     A switch (Zeiler and Fergus 2014, section 2.1) is the winner's place r * S + s in its window,
     padding included: uint8, or int32 for windows of more than 256 places. The first of equal
     inputs in row-major order wins, and the first NaN wins over every number. Padding never wins.
+    Where no gradient will ask for them, y alone is found sooner: then switches are None.
     Source: Ranzato et al. (2007).
 
     >>> y, switches = max_pool2d_forward(np.array([[[[1.0, 5.0], [5.0, 2.0]]]]), (2, 2), (2, 2))
@@ -45,7 +51,7 @@ def max_pool2d_forward(
         s = left + winner_w - (q * stride[1] - padding[1])
         switches[:, :, p, q] = r * kernel_size[1] + s
         y[:, :, p, q] = np.take_along_axis(window, winner[:, :, None], axis=2)[:, :, 0]
-    return y, switches
+    return y, switches if with_switches else None
 
 
 def max_pool2d_backward(

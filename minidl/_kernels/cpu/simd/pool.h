@@ -126,13 +126,51 @@ static void CAT(largest_of_four, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t
             uint8_t *to_switches = switches + p * cols + q;
             if ((last - p) * cols >= q + VL) { /* what is too much is overwritten by the next row */
                 memcpy(to, &best, sizeof best);
-                memcpy(to_switches, &bytes, sizeof bytes);
+                if (switches != NULL) memcpy(to_switches, &bytes, sizeof bytes);
             } else {
                 memcpy(to, &best, count * sizeof(T));
-                memcpy(to_switches, &bytes, count);
+                if (switches != NULL) memcpy(to_switches, &bytes, count);
             }
         }
     }
+}
+
+/* to[i] = the largest of from[i + shifts[tap]], or NaN, for i from 0 to `count` rounded up to STEP.
+ * `to` may be `from`, as no shift is negative. */
+static inline void CAT(largest_of_taps, SUFFIX)(const T *from, const ptrdiff_t *shifts,
+                                                ptrdiff_t taps, ptrdiff_t apart, ptrdiff_t count,
+                                                T *to) {
+    for (ptrdiff_t i = 0; i < count; i += STEP) {
+        VEC best[STREAMS];
+#pragma GCC unroll 4
+        for (int v = 0; v < STREAMS; ++v) best[v] = *(const VEC *)(from + shifts[0] + i + v * VL);
+        for (ptrdiff_t tap = 1; tap < taps; ++tap) {
+            const T *stream = from + shifts[tap * apart] + i;
+#pragma GCC unroll 4
+            for (int v = 0; v < STREAMS; ++v) {
+                const VEC value = *(const VEC *)(stream + v * VL);
+                const INTS wins = ~(value <= best[v]) & (best[v] == best[v]); /* as in max_pool */
+                best[v] = SELECT(wins, value, best[v]);
+            }
+        }
+        for (int v = 0; v < STREAMS; ++v) *(VEC *)(to + i + v * VL) = best[v];
+    }
+}
+
+/* The largest of each window, and not where it was: first of every row of a window, which
+ * overlapping windows share, then of those. */
+static void CAT(largest, SUFFIX)(const Pooling *g, ptrdiff_t first, ptrdiff_t last, T *scratch,
+                                 T *y) {
+    const ptrdiff_t rows = last - first, pitch = g->pitch;
+    T *values = scratch + g->phases_h * g->phases_w * g->phase;
+    for (ptrdiff_t a = 0; a < g->phases_h; ++a) {
+        T *phase = scratch + a * g->phases_w * g->phase;
+        CAT(largest_of_taps, SUFFIX)(phase, g->shifts, g->window_w, 1, (rows + g->halo) * pitch,
+                                     phase);
+    }
+    CAT(largest_of_taps, SUFFIX)(scratch, g->shifts, g->window_h, g->window_w, rows * pitch, values);
+    for (ptrdiff_t p = first; p < last; ++p, values += pitch)
+        CAT(copy_row, SUFFIX)(values, g->cols, (last - p) * g->cols, y + p * g->cols);
 }
 
 static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first, ptrdiff_t last,
@@ -147,6 +185,10 @@ static void CAT(max_pool, SUFFIX)(const T *x, const Pooling *g, ptrdiff_t first,
         return;
     }
     CAT(lay_out, SUFFIX)(x, g, first, last, -INFINITY, scratch);
+    if (switches == NULL) {
+        CAT(largest, SUFFIX)(g, first, last, scratch, y);
+        return;
+    }
     for (ptrdiff_t i = 0; i < count; i += STEP) {
         VEC best[STREAMS];
         INTS winner[STREAMS];
