@@ -175,7 +175,7 @@ def adaptive_avg_pool2d_backward(dy: Array, input_shape: Shape) -> Array:
 
 def _launch_max(
     direction: str,
-    arrays: tuple[Array | None, ...],
+    arrays: tuple[Any, ...],
     switch: Any,
     threads: int,
     input_shape: Shape,
