@@ -11,6 +11,8 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
+os.environ["COLUMNS"] = "80"  # whatever terminal the tests are started from
+
 import pytest
 from cuda_backend import cuda, thread_order  # noqa: F401  fixtures
 from hypothesis import HealthCheck, settings

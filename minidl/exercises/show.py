@@ -118,7 +118,7 @@ def list_lines(folder: Folder | None) -> list[Line]:
         passed += status == PASSED
         style = STYLES[status].removeprefix("bold ") if status != NOT_STARTED else ""
         short = textwrap.shorten(title, room, placeholder="...")
-        lines.append((style, f"  {number:>2}  {name:20} {short:{room}} {status}".rstrip()))
+        lines.append((style, f"  {number:>2}  {name:20} {short:{room}} {status}"))
     lines += [("", ""), ("", f"{passed} of {len(rows)} passed")]
     if folder is None:
         lines += wrap(f"`{COMMAND} start` writes them into a folder to fill in", "dim", "")
