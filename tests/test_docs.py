@@ -12,7 +12,7 @@ def test_your_own_data_from_arrays_to_a_file(tmp_path, monkeypatch, capsys):
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 5
+    assert len(blocks) == 2
     assert (tmp_path / "net.safetensors").exists()
-    assert names["accuracy"] > 0.9
+    assert names["correct"] > 180  # of 200
     assert len(re.findall(r"^epoch \d  loss ", capsys.readouterr().out, re.MULTILINE)) == 3
