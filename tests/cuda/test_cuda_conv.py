@@ -425,6 +425,8 @@ def test_the_choice_is_a_formula_of_shapes(cuda):
             wide = choice(cuda, dtype, (64, 256, 28, 28), (512, 256, 3, 3), padding=1)
             assert wide == "tensor_core"
             assert choice(cuda, dtype, (128, 256, 56, 56), (64, 256, 1, 1)) == "im2col"
+            odd = choice(cuda, dtype, (256, 512, 7, 7), (2048, 512, 1, 1))  # rows of 49 pixels
+            assert odd == "tensor_core"
     with configured("tensor_core"):  # not without TF32
         assert choice(cuda, "float32", (1, 3, 8, 8), (8, 3, 3, 3), padding=1) == "direct"
     with configured("winograd"):

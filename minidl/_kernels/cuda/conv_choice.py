@@ -5,7 +5,7 @@ those of a large GPU, rounded; only their ratios matter.
 """
 
 from functools import lru_cache
-from math import prod
+from math import gcd, prod, sqrt
 
 from ..algorithm import get_allow_tf32, get_conv_algorithm
 from .direct import is_narrow
@@ -82,6 +82,11 @@ def estimates(
     # Tiles of the products are 64 wide: few filters a group, or few channels, leave them empty.
     filled = _filled(k // groups, 64) * _filled(c_per_group * r * s, 32)
 
+    names = applicable(dtype, weight_shape, window, allow_tf32)
+    # Bytes that cuBLAS can load at once for tensor cores, which wait where they are few: as many as
+    # divide the distance from one channel to the next.
+    at_once = gcd(16, item * output_shape[2] * output_shape[3]) if "tensor_core" in names else 16
+
     seconds = {}
     if is_narrow(k // groups):
         seconds["direct"] = LAUNCH + max(operations / NARROW, traffic)
@@ -90,9 +95,8 @@ def estimates(
         seconds["direct"] = LAUNCH + max(work, traffic)
     columns = 0 if window.is_pointwise(weight_shape) else item * pixels * c * r * s
     launches = groups * max(1, columns // (64 << 20))
-    work = max(operations / (product * filled), traffic)
+    work = max(operations / (product * filled * sqrt(at_once / 16)), traffic)
     seconds["im2col"] = launches * LAUNCH + work + 2 * columns / BANDWIDTH
-    names = applicable(dtype, weight_shape, window, allow_tf32)
     if "winograd" in names:
         tiles = n * -(-output_shape[2] // 4) * -(-output_shape[3] // 4)
         transformed = 36 * item * (tiles * (c + k) + k * c)
