@@ -24,32 +24,39 @@ __device__ inline Convolution of_pixels(Convolution g) {
     return g;
 }
 
-/* x (N, groups, C, plane) -> staged (groups, N, plane, padded), rounded; channels past C are 0. */
+/* x (N, groups, C, plane) -> staged (groups, N, plane, padded), rounded; channels past C are 0.
+ * Tiles are 32 channels x 128 bytes: each thread has 4 or, in 16 bits, 8 loads on their way. */
 template <typename T>
 __global__ void __launch_bounds__(THREADS) channels_last(const T *x, T *staged, long long n,
                                                          long long groups, long long channels,
                                                          long long plane, long long padded) {
-    __shared__ T tile[32][33];
+    const int WIDE = 128 / sizeof(T);
+    __shared__ T tile[32][WIDE + 4 / sizeof(T)];
     const int across = threadIdx.x % 32, down = threadIdx.x / 32;
-    const long long pixel_tiles = (plane + 31) / 32, channel_tiles = (padded + 31) / 32;
+    const long long pixel_tiles = (plane + WIDE - 1) / WIDE, channel_tiles = (padded + 31) / 32;
     const long long tiles = pixel_tiles * channel_tiles * n * groups;
     for (long long number = blockIdx.x; number < tiles; number += gridDim.x) {
-        const long long pixel0 = number % pixel_tiles * 32;
+        const long long pixel0 = number % pixel_tiles * WIDE;
         const long long channel0 = number / pixel_tiles % channel_tiles * 32;
         const long long image = number / pixel_tiles / channel_tiles;
         const long long group = image % groups, batch = image / groups;
         __syncthreads();
-        for (int i = down; i < 32; i += THREADS / 32) {
-            const long long channel = channel0 + i, pixel = pixel0 + across;
-            const bool in = channel < channels && pixel < plane;
-            tile[i][across] =
-                in ? rounded(x[(image * channels + channel) * plane + pixel]) : T(0.0f);
-        }
+#pragma unroll
+        for (int i = 0; i < 32; i += THREADS / 32)
+#pragma unroll
+            for (int j = 0; j < WIDE; j += 32) {
+                const long long channel = channel0 + down + i, pixel = pixel0 + across + j;
+                const bool in = channel < channels && pixel < plane;
+                tile[down + i][across + j] =
+                    in ? rounded(x[(image * channels + channel) * plane + pixel]) : T(0.0f);
+            }
         __syncthreads();
-        for (int i = down; i < 32; i += THREADS / 32) {
-            const long long channel = channel0 + across, pixel = pixel0 + i;
+#pragma unroll
+        for (int i = 0; i < WIDE; i += THREADS / 32) {
+            const long long channel = channel0 + across, pixel = pixel0 + down + i;
             if (channel < padded && pixel < plane)
-                staged[((group * n + batch) * plane + pixel) * padded + channel] = tile[across][i];
+                staged[((group * n + batch) * plane + pixel) * padded + channel] =
+                    tile[across][down + i];
         }
     }
 }

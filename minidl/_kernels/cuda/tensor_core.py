@@ -109,7 +109,7 @@ def _channels_last(x: Any, groups: int) -> Any:
     elements = 16 // x.itemsize
     padded = -(-c // groups // elements) * elements
     staged = cp.empty((groups, n, h * w, padded), x.dtype)
-    tiles = -(-h * w // 32) * -(-padded // 32) * n * groups
+    tiles = -(-h * w // (128 // x.itemsize)) * -(-padded // 32) * n * groups
     args = (x, staged, n, groups, c // groups, h * w, padded)
     TENSOR_CORE.launch("channels_last<T>", x.dtype, striding(tiles * THREADS), args)
     return staged
