@@ -612,9 +612,10 @@ def takes_axis(function: C) -> C:
 
     @functools.wraps(function)
     def renaming(*args: Any, **options: Any) -> Any:
-        for numpys, ours in (("axis", "dim"), ("keepdims", "keepdim")):
-            if numpys in options and ours not in options:
-                options[ours] = options.pop(numpys)
+        if options:
+            for numpys, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+                if numpys in options and ours not in options:
+                    options[ours] = options.pop(numpys)
         return function(*args, **options)
 
     return cast(C, renaming)
@@ -636,10 +637,10 @@ def _as_array(data: Any, dtype: Any, device: str | None) -> Any:
             array = array.astype(float32)
     if array.dtype.kind not in "biu" and not is_floating(array.dtype):
         raise TypeError(f"tensor: cannot hold {type(data).__name__} data of dtype {array.dtype}")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
     if dtype is not None:
         array = array.astype(dtype, copy=False)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     return array if device is None else to_device(array, device)
 
 

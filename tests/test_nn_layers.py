@@ -287,6 +287,22 @@ def test_layers_say_that_they_want_a_tensor_of_floats(layer):
         assert str(got.value).endswith("; convert input with to(md.float32)")
 
 
+def test_the_tensor_that_differs_is_to_be_converted():
+    def complaint(x, weight, bias):
+        with pytest.raises(TypeError) as caught:
+            md.functional.linear(x, weight, bias)
+        return str(caught.value)
+
+    single, double = md.ones(2, 2), md.ones(2, 2, dtype=md.float64)
+    assert complaint(double, single, double[0]).endswith("; convert weight with to(md.float64)")
+    assert complaint(single, double, single[0]).endswith("; convert weight with to(md.float32)")
+    half = md.tensor(np.ones((2, 2), np.float16))
+    assert complaint(single, half, double[0]).endswith(
+        "; convert input and weight with to(md.float64)"
+    )
+    assert complaint(single, half, half[0]).endswith("; convert input with to('float16')")
+
+
 def test_losses_show_what_is_not_the_default():
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
     assert repr(loss) == "CrossEntropyLoss(label_smoothing=0.1)"

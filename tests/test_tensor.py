@@ -228,6 +228,8 @@ def test_byte_order_of_other_machines():
     assert md.tensor(array).dtype == md.float32
     assert md.nn.Linear(2, 3)(md.tensor(array)).shape == (3,)
     assert md.as_tensor(np.array([258], ">i8")).tolist() == [258]
+    for x in (md.Tensor([258.0], ">f4"), md.tensor([258.0]).to(">f4")):
+        assert (x.relu().tolist(), x.dtype) == ([258.0], md.float32)
     with pytest.raises(TypeError, match=r"share .* another byte order, got dtype >f4; md.tensor"):
         md.from_numpy(array)
 

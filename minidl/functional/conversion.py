@@ -94,7 +94,7 @@ def _contiguous(x: Tensor) -> Tensor:
 @tensor_method("astype")
 def _astype(x: Tensor, dtype: Any) -> Tensor:
     """The tensor with another element type; itself if it has it. Gradients are converted back."""
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(dtype).newbyteorder("=")
     return x if x.dtype == dtype else Cast(dtype).apply(x)
 
 
