@@ -56,6 +56,11 @@ def test_labels_of_any_integer_dtype(dtype):
     split = ArraySplit(PIXELS, LABELS.astype(dtype))
     np.testing.assert_array_equal(only_batch(split)[1], LABELS)
     assert split.classes == ("0", "1", "2")
+    assert split.batch([0])[1].dtype == np.int64
+
+
+def test_small_colour_images_do_not_look_like_channels_last():
+    assert ArraySplit(PIXELS[..., :3, :3], LABELS).stored_shape == (3, 3, 3)
     assert ArraySplit(PIXELS, LABELS.tolist(), ["a", "b", "c", "d"]).classes == tuple("abcd")
 
 
@@ -88,7 +93,8 @@ def test_what_is_for_pixels_refuses_floats():
         splits.prepared("pca-colour")
     with pytest.raises(ValueError, match="zca: measured on uint8 images, these are floats"):
         splits.prepared(preprocess="zca")
-    np.testing.assert_array_equal(only_batch(splits.prepared().train)[0], FLOATS.astype("f4"))
+    for prepared in (splits.prepared(), splits.prepared(preprocess="none")):
+        np.testing.assert_array_equal(only_batch(prepared.train)[0], FLOATS.astype("f4"))
 
 
 REFUSED = {
@@ -111,6 +117,7 @@ REFUSED = {
     ),
     "too large": (FLOATS * 1e300, LABELS, {}, "image 0 holds NaN or values beyond float32"),
     "labels missing": (PIXELS, LABELS[:5], {}, r"shape \(5,\), expected .* 6 images, \(6,\)$"),
+    "a column": (PIXELS, LABELS[:, None], {}, r"shape \(6, 1\), expected .*, \(6,\)$"),
     "one-hot": (PIXELS, np.eye(6), {}, r"shape \(6, 6\), .*: labels.argmax\(axis=1\)$"),
     "float labels": (PIXELS, LABELS * 1.0, {}, r"float64, .*: labels.astype\(np.int64\)$"),
     "names": (PIXELS, list("abcabc"), {}, r"<U1, .*: np.unique\(labels, return_inverse=True\)"),
@@ -119,6 +126,17 @@ REFUSED = {
     "colour": (FLOATS, LABELS, {"channels": 1}, "channels is 1, the float32 images have 3"),
     "mean alone": (PIXELS, LABELS, {"mean": (1, 1, 1)}, "mean and std are given together"),
     "short mean": (PIXELS, LABELS, {"mean": (1,), "std": (1,)}, "expected 3 numbers each"),
+    "one number": (
+        PIXELS,
+        LABELS,
+        {"mean": 0.5, "std": 1.0},
+        "0.5 and std 1.0, expected 3",
+    ),
+    "no spread": (PIXELS, LABELS, {"mean": (1,) * 3, "std": (1, 0, 1)}, "those of std above 0"),
+    "NaN spread": (PIXELS, LABELS, {"mean": (1,) * 3, "std": (np.nan,) * 3}, "above 0"),
+    "dates": (PIXELS, LABELS + 20251122, {}, "label 20251122 .* expected 0 to 99999$"),
+    "no size": (PIXELS, LABELS, {"image_size": 0}, "image_size 0, expected at least 1"),
+    "no channels": (PIXELS, LABELS, {"channels": 0}, "channels is 0 .* expected at least 1"),
 }
 
 

@@ -187,7 +187,12 @@ class ArraySplit(Split):
                 f"ArraySplit: images are {height} x {width}, expected squares, or image_size=SIDE "
                 f"to resize them to"
             )
-        channels = channels or stored
+        channels = stored if channels is None else channels
+        size = height if image_size is None else image_size
+        if min(channels, size) < 1:
+            raise ValueError(
+                f"ArraySplit: channels is {channels} and image_size {size}, expected at least 1"
+            )
         if (stored, channels, images.dtype) == (3, 1, np.uint8):
             images = to_luma(images)
         elif stored not in (1, channels):
@@ -198,7 +203,6 @@ class ArraySplit(Split):
         if images.dtype != np.uint8:
             self.white = 1.0
         mean, std = self._statistics(channels, mean, std)
-        size = height if image_size is None else image_size
         super().__init__(labels, classes, channels, size, (height, width), mean, std, flip)
 
     def _statistics(
@@ -207,10 +211,10 @@ class ArraySplit(Split):
         if (mean is None) != (std is None):
             raise ValueError("ArraySplit: mean and std are given together, or neither")
         if mean is not None and std is not None:
-            if not len(mean) == len(std) == channels or min(std) <= 0:
+            if not np.shape(mean) == np.shape(std) == (channels,) or not np.all(np.array(std) > 0):
                 raise ValueError(
-                    f"ArraySplit: mean is {tuple(mean)} and std {tuple(std)}, expected {channels} "
-                    f"numbers each, those of std above 0"
+                    f"ArraySplit: mean is {mean} and std {std}, expected {channels} numbers each, "
+                    f"those of std above 0"
                 )
             return mean, std
         if self.images.dtype != np.uint8:
