@@ -290,6 +290,11 @@ def test_1202_layers_are_counted_in_little_memory():
             "summary: input_shape must be the sizes of one input, such as (C, H, W), got ndarray "
             "of shape (1, 2)",
         ),
+        (
+            (Linear(2, 3), (2.5,)),
+            TypeError,
+            "summary: input_shape must be the sizes of one input, such as (C, H, W), got (2.5,)",
+        ),
     ],
 )
 def test_errors(arguments, error, text):
@@ -301,6 +306,8 @@ def test_errors(arguments, error, text):
 def test_a_batch_in_the_input_shape_is_noticed():
     with pytest.raises(ValueError, match=r"conv2d: .* without the batch: \(3, 8, 8\)\?\)$"):
         md.summary(Conv2d(3, 4, 3), (1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"^conv2d: [^?]*$"):
+        md.summary(Conv2d(3, 4, 3), (1, 8, 8))
 
 
 # ---- tables ----

@@ -74,10 +74,9 @@ def input_shape_of(
     try:
         shape = tuple(index(n) for n in input_shape)
     except (TypeError, ValueError):
-        kind = type(input_shape).__name__
-        given = (
-            f"{kind} of shape {tuple(input_shape.shape)}" if hasattr(input_shape, "shape") else kind
-        )
+        given = repr(input_shape)
+        if hasattr(input_shape, "shape"):
+            given = f"{type(input_shape).__name__} of shape {tuple(input_shape.shape)}"
         raise TypeError(
             f"{op}: input_shape must be the sizes of one input, such as (C, H, W), got {given}"
         ) from None
