@@ -303,7 +303,7 @@ def test_damaged_cifar_files_are_named(tmp_path, content, message):
     [
         ("cifar11:x", "unknown data set 'cifar11'; did you mean cifar10"),
         ("imagenet", "unknown data set 'imagenet'; there are: fashion-mnist-small, fashion-mnist,"),
-        ("", "unknown data set ''"),
+        ("", "unknown data set ''; there are: "),
         ("mnist", "mnist: expected the folder of the data set, mnist:DIR"),
         ("cifar10", "cifar10: expected the folder of the data set, cifar10:DIR"),
         ("cifar100", "cifar100: expected the folder of the data set, cifar100:DIR"),

@@ -14,6 +14,7 @@ from minidl.exercises.__main__ import main
 from minidl.exercises.catalogue import EXERCISES
 from minidl.exercises.folder import STATE_FILE, Folder
 from minidl.exercises.sandbox import check_in_process
+from minidl.exercises.show import verdict_lines
 from minidl.exercises.sources import answer, plant
 from minidl.exercises.verdict import Verdict
 
@@ -405,6 +406,17 @@ def test_a_narrow_terminal_is_not_overrun(
     assert sum(line.endswith(" not started") for line in lines) == 21
     assert main(["hint", "4", "--level", "3"]) == 0
     assert 50 < max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+@pytest.mark.parametrize(("columns", "width"), [(30, 50), (60, 60), (200, 80)])
+def test_texts_are_as_wide_as_the_terminal_within_bounds(
+    columns: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    verdict = Verdict("im2col", "wrong", "it is wrong", details=["a " * 200], printed="x" * 200)
+    lines = [line for _, line in verdict_lines(verdict)]
+    assert width - 2 < max(map(len, lines)) <= width
+    assert f"  | {'x' * (width - 4)}" in lines
 
 
 def test_plant_refuses_an_edit_that_does_not_fit() -> None:

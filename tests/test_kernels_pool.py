@@ -15,6 +15,7 @@ from kernel_cases import (
     seeds,
 )
 
+import minidl as md
 from minidl._kernels import cpu, reference
 from minidl._kernels.cpu import launch_pool
 
@@ -62,6 +63,19 @@ def test_max_pool(case, seed, dtype, layout, ties):
     winners = cpu.max_pool2d_gather(x, layout(switches), *arguments)
     np.testing.assert_array_equal(winners, y, strict=True)
     assert_the_same_without_switches(x, y, *arguments)
+
+
+def test_switches_are_found_for_gradients_only(monkeypatch):
+    def asked_for(*_):
+        raise LookupError
+
+    monkeypatch.setattr(launch_pool, "switch_dtype", asked_for)
+    x = md.ones(1, 1, 4, 4, requires_grad=True)
+    with md.no_grad():
+        md.functional.max_pool2d(x, 2)
+    md.functional.max_pool2d(x.detach(), 3, stride=1)
+    with pytest.raises(LookupError):
+        md.functional.max_pool2d(x, 2)
 
 
 # Windows, strides and paddings of the classic networks, and large windows: over 64 and 256 places.

@@ -168,5 +168,17 @@ def test_a_residual_brings_its_field_along():
     assert shapes.batch_norm_inference(x, None, None, mean, var, residual=shortcut).field == y.field
 
 
+def test_switches_have_a_shape_where_there_are_any():
+    x, window = np.zeros((1, 2, 4, 6), np.float32), ((2, 3), (2, 3))
+    for with_switches in (True, False):
+        of_numbers = cpu.max_pool2d_forward(x, *window, with_switches=with_switches)[1]
+        found = shapes.max_pool2d_forward(
+            ShapeArray(x.shape), *window, with_switches=with_switches
+        )[1]
+        for switches in (of_numbers, found):
+            facts = None if switches is None else (switches.shape, switches.dtype)
+            assert facts == (((1, 2, 2, 2), np.uint8) if with_switches else None)
+
+
 def test_a_field_begins_with_a_pixel():
     assert ShapeArray((1, 3, 8, 8)).field == ReceptiveField((1, 1), (1, 1))

@@ -83,9 +83,10 @@ def test_without_a_driver_nobody_is_sent_to_install_cupy(monkeypatch, cupy):
 
 
 def test_cupy_is_to_be_installed_for_the_driver_that_is_there(monkeypatch):
-    pretend(monkeypatch, None, driver=12080)
-    with pytest.raises(RuntimeError, match=r"pip install 'cupy-cuda12x\[ctk\]' ml_dtypes$"):
-        md.zeros(1, device="cuda")
+    for driver, package in ((12080, "cupy-cuda12x"), (14000, "cupy-cuda13x")):  # or the newest
+        pretend(monkeypatch, None, driver)
+        with pytest.raises(RuntimeError, match=rf"pip install '{package}\[ctk\]' ml_dtypes$"):
+            md.zeros(1, device="cuda")
 
 
 def test_the_driver_itself_says_what_it_supports(monkeypatch):
