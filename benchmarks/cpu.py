@@ -122,6 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
 def head(args: argparse.Namespace, facts: dict[str, Any]) -> str:
     """What is measured, where."""
     what = "convolutions" if args.layers else "networks"
+    what += " by the direct method" if args.direct else ""
     return (
         f"{what}, {args.image_size} x {args.image_size}, {args.threads} threads, "
         f"median of {args.rounds} rounds\n{machine(facts, args.ceilings)}"

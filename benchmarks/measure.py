@@ -384,13 +384,16 @@ def peak_memory() -> int:
 
 def memory_of_step(name: str, mode: str, batch_size: int, image_size: int, threads: int) -> int:
     """Bytes that a fresh process needs for training steps, beyond what the libraries take."""
-    settings = [str(number) for number in (batch_size, image_size, threads)]
+    settings = [*map(str, (batch_size, image_size, threads)), md.config.conv_algorithm]
     command = [sys.executable, "-m", "benchmarks.measure", name, mode, *settings]
     return int(subprocess.check_output(command, text=True, cwd=Path(__file__).parents[1]))
 
 
-def main(name: str, mode: str, batch_size: str, image_size: str, threads: str) -> None:
+def main(
+    name: str, mode: str, batch_size: str, image_size: str, threads: str, algorithm: str
+) -> None:
     """Train two steps and print their peak: the process that `memory_of_step` starts."""
+    md.config.conv_algorithm = algorithm
     set_threads(int(threads), torch_too=mode != MINIDL)
     network_works("squeezenet1_1", mode, *random_batch(1, 32))["step"]()  # loads all libraries
     libraries = peak_memory()

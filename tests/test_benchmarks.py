@@ -188,6 +188,24 @@ def test_layers_table_fits_100_columns(capsys, monkeypatch):
     assert [line.split()[0] for line in lines if line[:1].isdigit()] == ["4x9x8", "6x8x8"]
 
 
+def test_the_direct_method_throughout(capsys, monkeypatch):
+    measured = []
+    monkeypatch.setattr(md.config, "conv_algorithm", "auto")
+    monkeypatch.setattr(cpu, "CONVOLUTIONS_OF", ("lenet5",))
+    monkeypatch.setattr(cpu, "ceiling", lambda threads: 240.0)
+    monkeypatch.setattr(cpu, "set_threads", lambda count, torch_too: None)
+    monkeypatch.setattr(
+        cpu, "measure_convolution", lambda *_: measured.append(md.config.conv_algorithm) or []
+    )
+    monkeypatch.setattr(
+        measure.subprocess, "check_output", lambda command, **_: measured.append(command[-1]) or "1"
+    )
+    assert cpu.main(["--layers", "--direct", "--batch-size", "1"]) == 0
+    assert capsys.readouterr().out.startswith("convolutions by the direct method, 224 x 224")
+    measure.memory_of_step("lenet5", "minidl", 1, 32, 1)
+    assert set(measured) == {"direct"}
+
+
 def test_memory_of_a_step_comes_from_another_process():
     settings = {"batch_size": 4, "image_size": 64, "threads": 1}
     few = measure.memory_of_step("squeezenet1_1", "minidl", **settings)
