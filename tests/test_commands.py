@@ -46,6 +46,9 @@ def test_all_complain_in_one_way(name, capsys):
 def test_an_error_found_later_looks_like_one_of_the_options(capsys, tmp_path):
     late = refusal(main_of("train"), capsys, "--arch", "lenet5", "--data", f"mnist:{tmp_path}/no")
     assert late == f"minidl.train: mnist: {tmp_path}/no does not exist"
+    nowhere = ("--data", f"mnist:{tmp_path}/no")
+    late = refusal(main_of("experiments"), capsys, "activations", *nowhere)
+    assert late == f"minidl.experiments: mnist: {tmp_path}/no does not exist"
     early = refusal(main_of("train"), capsys, "--arch", "lenet5", "--epochs", "no")
     assert early == (
         "minidl.train: argument --epochs: expected a whole number >= 1, got 'no' (see --help)"

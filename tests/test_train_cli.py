@@ -22,6 +22,7 @@ import minidl as md
 from minidl.reporting.run import read_confusion
 from minidl.train import main
 from minidl.training import RunFolder
+from minidl.training.progress import PlainReporter, Tally
 
 RUN_FILES = {
     "config.json", "environment.json", "metrics.jsonl", "metrics.csv",
@@ -58,6 +59,20 @@ def test_columns_stay_where_they_are_and_within_80(tmp_path, capsys, monkeypatch
     form = rf"epoch [ \d]\d/10  loss {number}  acc .{{5}}  test loss {number}  acc .{{5}}  [\d.]+ s"
     assert len(lines) == 10
     assert all(re.fullmatch(form, line) and len(line) <= 80 for line in lines), lines
+
+
+def test_lines_of_an_epoch_keep_their_columns(capsys, monkeypatch):
+    monkeypatch.setattr("minidl.training.progress.PLAIN_INTERVAL", 0.0)
+    reporter = PlainReporter()
+    reporter.start("epoch 1/9", 200, 0)
+    for done in (1, 99, 200):
+        reporter.update(Tally(64, 64 * (done > 1), 64.0 * done), 1000.0, done)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" images/s")[0] for line in lines] == [
+        "epoch 1/9    1/200  loss 1.0000  acc  0.0%  1000",
+        "epoch 1/9   99/200  loss  99.00  acc  100%  1000",
+        "epoch 1/9  200/200  loss  200.0  acc  100%  1000",
+    ]
 
 
 def test_the_confusion_matrix_is_the_best_epoch_s(tmp_path):
