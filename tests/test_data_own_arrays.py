@@ -123,6 +123,7 @@ REFUSED = {
     "names": (PIXELS, list("abcabc"), {}, r"<U1, .*: np.unique\(labels, return_inverse=True\)"),
     "negative": (PIXELS, LABELS - 1, {}, "label -1 of image 0 is out of range, expected 0 to"),
     "too many": (PIXELS, LABELS, {"classes": "ab"}, "label 2 of image 2 .* expected 0 to 1$"),
+    "a number": (PIXELS, LABELS, {"classes": 3}, "classes is 3, expected the names"),
     "colour": (FLOATS, LABELS, {"channels": 1}, "channels is 1, the float32 images have 3"),
     "mean alone": (PIXELS, LABELS, {"mean": (1, 1, 1)}, "mean and std are given together"),
     "short mean": (PIXELS, LABELS, {"mean": (1,), "std": (1,)}, "expected 3 numbers each"),

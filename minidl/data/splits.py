@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -180,6 +180,10 @@ class ArraySplit(Split):
         if classes is None:
             labels = checked_labels(labels, len(images))
             classes = [str(label) for label in range(labels.max() + 1)]
+        elif not isinstance(classes, Sized):
+            raise TypeError(
+                f"ArraySplit: classes is {classes!r}, expected the names of the classes"
+            )
         else:
             labels = checked_labels(labels, len(images), len(classes))
         if image_size is None and height != width:
