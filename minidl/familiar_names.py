@@ -172,7 +172,8 @@ def absent(package: str, names: Names) -> Callable[[str], NoReturn]:
 
     def __getattr__(name: str) -> NoReturn:
         text = f"module {package!r} has no attribute {name!r}{advice(names, name)}"
-        raise AttributeError(text, name=name)
+        # An error that has no name yet gets one from Python, and a guess at what was meant.
+        raise AttributeError(text, name=name) if name in names else AttributeError(text)
 
     return __getattr__
 

@@ -138,6 +138,21 @@ def test_names_that_nobody_knows_fail_as_usual():
         from minidl import cat  # noqa: F401
 
 
+def test_python_guesses_only_where_nothing_better_is_known():
+    """It guesses where the error knows the object that lacks the attribute."""
+    for thing, unknown, known in (
+        (md.nn, "conv2d", "Conv3d"),
+        (md.optim, "Sgd", "LBFGS"),
+        (md.ones(1), "summ", "numel"),
+    ):
+        with pytest.raises(AttributeError) as caught:
+            getattr(thing, unknown)
+        assert (caught.value.name, caught.value.obj) == (unknown, thing)
+        with pytest.raises(AttributeError) as caught:
+            getattr(thing, known)
+        assert (caught.value.name, caught.value.obj) == (known, None)
+
+
 def test_names_that_are_missing_do_not_show():
     x = md.ones(2, 2)
     assert not set(familiar_names.TENSOR) & set(dir(x))
