@@ -296,6 +296,7 @@ def test_the_tensor_that_differs_is_to_be_converted():
     single, double = md.ones(2, 2), md.ones(2, 2, dtype=md.float64)
     assert complaint(double, single, double[0]).endswith("; convert weight with to(md.float64)")
     assert complaint(single, double, single[0]).endswith("; convert weight with to(md.float32)")
+    assert complaint(single, single, double[0]).endswith("; convert bias with to(md.float32)")
     half = md.tensor(np.ones((2, 2), np.float16))
     assert complaint(single, half, double[0]).endswith(
         "; convert input and weight with to(md.float64)"
