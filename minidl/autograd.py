@@ -44,7 +44,9 @@ __all__ = [
     "is_grad_enabled",
     "is_observed",
     "no_grad",
+    "note_read",
     "observe_operations",
+    "observe_reads",
     "run_backward",
 ]
 
@@ -114,6 +116,7 @@ Observer = Callable[["Function", "tuple[Tensor, ...]", "tuple[Tensor, ...]"], No
 
 class _Observation(threading.local):
     observer: Observer | None = None
+    reader: Callable[[Tensor], None] | None = None
 
 
 _observation = _Observation()
@@ -137,6 +140,29 @@ def observe_operations(observer: Observer) -> Iterator[None]:
         yield
     finally:
         _observation.observer = previous
+
+
+@contextmanager
+def observe_reads(reader: Callable[[Tensor], None]) -> Iterator[None]:
+    """Call `reader(tensor)` whenever a tensor's numbers leave the operations in this thread: to
+    Python, to NumPy, or to a comparison or another function that has no gradient.
+
+    >>> import minidl as md
+    >>> with observe_reads(lambda x: print("a tensor of shape", x.shape)):
+    ...     number = md.ones(2, 3).sum().item()
+    a tensor of shape ()
+    """
+    previous, _observation.reader = _observation.reader, reader
+    try:
+        yield
+    finally:
+        _observation.reader = previous
+
+
+def note_read(tensor: Tensor) -> None:
+    """Tell `observe_reads`."""
+    if _observation.reader is not None:
+        _observation.reader(tensor)
 
 
 def is_observed() -> bool:

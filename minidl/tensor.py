@@ -21,7 +21,15 @@ import numpy as np
 from . import random
 from ._kernels import array_namespace, is_array, is_on_gpu
 from ._kernels.cpu import buffers
-from .autograd import Changes, Function, HookHandle, Version, is_grad_enabled, run_backward
+from .autograd import (
+    Changes,
+    Function,
+    HookHandle,
+    Version,
+    is_grad_enabled,
+    note_read,
+    run_backward,
+)
 from .device import check_same_device, device_of, namespace_on, to_device
 from .dtypes import bool_, float32, int64, is_floating
 from .familiar_names import TENSOR, Absent
@@ -479,6 +487,7 @@ class Tensor:
             )
         if not isinstance(self.data, np.ndarray):
             raise TypeError(f"numpy: the tensor is on {self.device}; use cpu().numpy()")
+        note_read(self)
         return self.data
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -511,10 +520,12 @@ class Tensor:
         """The only element, as a Python number. Raises ValueError if there is not exactly one."""
         if self.size != 1:
             raise ValueError(f"item: the tensor has {self.size} elements (shape {self.shape})")
+        note_read(self)
         return self.data.item()
 
     def tolist(self) -> Any:
         """The elements as (nested) lists of Python numbers."""
+        note_read(self)
         return self.data.tolist()
 
     def __float__(self) -> float:
@@ -536,7 +547,7 @@ class Tensor:
             raise ValueError(
                 f"bool: a tensor of shape {self.shape} is neither true nor false; use any(), all()"
             )
-        return bool(self.data.item())
+        return bool(self.item())
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -549,6 +560,7 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
+        note_read(self)
         return bool((self.data == self._operand("contains", value)).any())
 
     def __format__(self, spec: str) -> str:

@@ -238,13 +238,20 @@ class Odd(md.Function):
     ("function", "text"),
     [
         (lambda _, x: Odd().apply(x), "the operation 'odd' has no counterpart"),
-        (lambda _, x: md.where(x > 0, x, 0.0), "type bool depends on the input, but was not"),
+        (
+            lambda _, x: md.where(x > 0, x, 0.0),
+            r"looks at numbers .*comparison.*; shape \(2, 3, 6, 8",
+        ),
         (lambda _, x: x.detach(), "was not computed by a differentiable operation"),
         (lambda _, x: x * len(x.data), r"Constant \(.*\) depends on the number of images"),
         (lambda _, x: x * 2 if len(x.data) > 2 else x, "which operations there are depends"),
         (lambda _, x: x[:1].expand(len(x.data), 3, 6, 8), "repeats for every image"),
         (lambda _, x: x[:, [0, 1], [0, 1]], "an index like .* has no counterpart"),
         (lambda _, x: [x], "must return a Tensor or a tuple of Tensors, got list"),
+        (lambda _, x: x * 2 if x.sum().item() > 0 else -x, r"numbers that follow .*; shape \(\)"),
+        (lambda _, x: x * 3 if (x > 0).all() else x, "looks at numbers that follow from its input"),
+        (lambda _, x: x / np.asarray(x).std(), "looks at numbers that follow from its input"),
+        (lambda _, x: x[:, x[0, :, 0, 0].argmax().item()], "looks at numbers that follow"),
     ],
 )
 def test_what_cannot_be_exported_says_why(function, text, tmp_path):

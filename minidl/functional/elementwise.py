@@ -14,7 +14,7 @@ import numpy as np
 
 from .._kernels import add as add_arrays
 from .._kernels import array_namespace, is_array
-from ..autograd import Function
+from ..autograd import Function, note_read
 from ..device import check_same_device
 from ..dtypes import float32, int64, is_floating
 from ..tensor import Tensor, as_tensor, tensor_method, zeros_like
@@ -742,8 +742,9 @@ def isfinite(x: Tensor) -> Tensor:
 
 
 def _true_where(ufunc: str, x: Tensor) -> Tensor:
-    array = as_tensor(x).data
-    return _plain(getattr(array_namespace(array), ufunc)(array))
+    x = as_tensor(x)
+    note_read(x)
+    return _plain(getattr(array_namespace(x.data), ufunc)(x.data))
 
 
 def _plain(array: Any) -> Tensor:
@@ -755,6 +756,8 @@ def _comparison(op: str, compare: Callable[[Any, Any], Any]) -> Callable[[Any, A
         if not _is_operand(b):
             return NotImplemented
         a, b = operands(op, a, b)
+        note_read(a)
+        note_read(b)
         arrays = a.data, b.data
         check_same_device(op, arrays)
         return _plain(compare(*arrays))

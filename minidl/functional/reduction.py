@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._kernels import array_namespace, sum_channels
-from ..autograd import Function
+from ..autograd import Function, note_read
 from ..dtypes import float32, float64, int64, is_floating
 from ..tensor import Tensor, tensor_method
 from .checks import check_tensors
@@ -262,6 +262,7 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
 def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are true (not zero)."""
     check_tensors("all", input=x)
+    note_read(x)
     axes = several_axes("all", dim, x.ndim)
     return Tensor.from_operation(x.data.all(axes, keepdims=keepdim), None, 0)
 
@@ -270,6 +271,7 @@ def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether any element is true (not zero)."""
     check_tensors("any", input=x)
+    note_read(x)
     axes = several_axes("any", dim, x.ndim)
     return Tensor.from_operation(x.data.any(axes, keepdims=keepdim), None, 0)
 
@@ -305,5 +307,6 @@ def _where_extreme(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor
     axis = None if dim is None else one_axis(op, dim, x.ndim)
     if (x.size if axis is None else x.shape[axis]) == 0:
         raise ValueError(f"{op}: no elements to choose from (shape {x.shape}, dim {dim})")
+    note_read(x)
     index = getattr(x.data, op)(axis, keepdims=keepdim)
     return Tensor.from_operation(index, None, 0)

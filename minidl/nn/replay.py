@@ -15,7 +15,7 @@ import numpy as np
 
 from .._kernels.algorithm import get_conv_algorithm
 from .._kernels.cpu import get_num_threads
-from ..autograd import Changes, Function, is_grad_enabled, is_observed, no_grad
+from ..autograd import Changes, Function, is_grad_enabled, is_observed, no_grad, observe_reads
 from ..dtypes import is_floating
 from ..fusion import compute_waiting, recorded
 from ..precision import product_dtype
@@ -36,7 +36,8 @@ class Replay(Module):
     Parameters, buffers, modules and their attributes may change: that is noticed, if it is not done
     behind the back of Tensors and modules, and costs a new recording. What is not an operation on
     Tensors is not repeated: branches that depend on values, random numbers, arrays changed with
-    NumPy. Every recording is therefore tried once, on random numbers, against `model` itself.
+    NumPy. A network that looks at numbers that follow from its input is refused, and every
+    recording is tried once, on random numbers, against `model` itself.
 
     As long as a gradient could be asked for, a part of it is in training mode or has hooks, or
     operations are observed, a call applies `model` and nothing else.
@@ -172,13 +173,26 @@ class _Recording:
         self._values: list[Any] = [x.data, None]
         self._numbers = {id(x.data): 0, id(None): 1}
         self._computed = {0}
+        self._following = {0}  # of the input, so that other numbers may be there the next time
         self._steps: list[_Step] = []
-        with recorded(self._add):
+
+        def refuse(tensor: Tensor) -> None:
+            array = tensor.data
+            while array is not None:  # views are of what they show a part of
+                if self._numbers.get(id(array)) in self._following:
+                    raise RuntimeError(
+                        f"Replay: {type(model).__name__} looks at numbers that follow from its "
+                        f"input (item(), a comparison, NumPy; shape {tensor.shape}): what it does "
+                        f"with others is not known; call it without Replay"
+                    )
+                array = getattr(array, "base", None)
+
+        with recorded(self._add), observe_reads(refuse):
             result = model(x)
             compute_waiting()
         self._result = _mapped(self._number_of_result, result)
         self._keep_constants()
-        del self._numbers
+        del self._numbers, self._following
 
     def _add(
         self, operation: Function, inputs: Sequence[Any], options: dict[str, Any], outputs: Any
@@ -196,6 +210,8 @@ class _Recording:
         else:
             step = _Step(quick, changing, {}, after, [], None)
         self._computed.update(after)
+        if self._following & {*before, *_leaves(places)}:
+            self._following.update(after)
         self._steps.append(step)
 
     def _number(self, value: Any) -> int:
