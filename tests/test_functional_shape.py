@@ -288,3 +288,34 @@ def test_other_functions_take_an_axis():
     assert md.concat([x, x], axis=1).shape == (2, 6, 1)
     assert md.stack([x, x], axis=1).shape == (2, 2, 3, 1)
     assert [part.shape for part in x.split(1, axis=0)] == [(1, 3, 1)] * 2
+
+
+@pytest.mark.parametrize("name", ["mean", "var", "std", "logsumexp", "cumsum"])
+def test_a_half_precision_reduction_counts_and_adds_beyond_the_largest_float16(name):
+    array = np.full((300, 300), 2, np.float16)  # 90 000 elements, float16 ends at 65 504
+    array[::2] = 3
+    exact = array.astype(np.float64)
+    expected = {
+        "mean": exact.mean(),
+        "var": exact.var(ddof=1),
+        "std": exact.std(ddof=1),
+        "logsumexp": np.log(np.exp(exact).sum()),
+        "cumsum": exact.cumsum(0),
+    }[name]
+    x = md.tensor(array, requires_grad=True)
+    y = getattr(md, name)(x, *([0] if name == "cumsum" else []))
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-3)
+    y.sum().backward()
+    assert x.grad.dtype == np.float16
+    assert np.isfinite(x.grad.numpy()).all()
+    assert (x.grad.numpy() != 0).any()
+
+
+def test_a_half_precision_loss_counts_rows_beyond_the_largest_float16():
+    x = md.tensor(np.full((70000, 2), -2, np.float16), requires_grad=True)
+    loss = md.functional.nll_loss(x, np.zeros(70000, np.int64))
+    assert loss.dtype == np.float16
+    assert loss.item() == 2
+    loss.backward()
+    np.testing.assert_allclose(x.grad.numpy()[:, 0], -1 / 70000, rtol=5e-3)

@@ -12,7 +12,7 @@ from ..tensor import Tensor, as_tensor
 from .activation import log_softmax
 from .checks import check_tensors
 from .elementwise import where
-from .reduction import mean, sum
+from .reduction import mean, sum, widened
 
 __all__ = ["cross_entropy", "mse_loss", "nll_loss"]
 
@@ -112,6 +112,7 @@ def _negative_log_likelihood(
         raise ValueError(f"{op}: weight must be ({x.shape[1]},), got shape {weight.shape}")
 
     y = log_probabilities(x)  # (N, classes)
+    y, narrow = widened(y), y.dtype
     share = counted.astype(y.dtype)  # how much each row counts
     losses = -y[rows, labels]  # (N,)
     if weight is not None:
@@ -123,9 +124,11 @@ def _negative_log_likelihood(
         losses = losses * (1 - label_smoothing) + every_class * (label_smoothing / x.shape[1])
     losses = where(counted, losses, otherwise)
     if reduction == "none":
-        return losses
+        return losses.to(narrow)
     total = sum(losses)
-    return total / share.sum(keepdims=True).reshape(()) if reduction == "mean" else total
+    if reduction == "mean":
+        total = total / share.sum(keepdims=True).reshape(())
+    return total.to(narrow)
 
 
 def _checked_labels(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[Any, Any, Any]:

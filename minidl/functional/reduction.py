@@ -108,8 +108,8 @@ class Cumsum(Function):
 
     def forward(self, x: Any) -> Any:
         dtype = x.dtype if is_floating(x.dtype) else int64
-        wider = float64 if dtype == float32 else dtype  # one long chain of roundings otherwise
-        return x.cumsum(self.axis, dtype=wider).astype(dtype, copy=False)
+        wider = float64 if is_floating(dtype) else dtype  # one long chain of roundings otherwise
+        return x.astype(wider, copy=False).cumsum(self.axis).astype(dtype, copy=False)
 
     def backward(self, dy: Tensor) -> Tensor:
         return flip(cumsum(flip(dy, self.axis), self.axis), self.axis)
@@ -138,7 +138,8 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     tensor([1.5, 3.5])
     """
     x = floating("mean", x)
-    return sum(x, dim, keepdim) / _count(x, several_axes("mean", dim, x.ndim))
+    count = _count(x, several_axes("mean", dim, x.ndim))
+    return (sum(widened(x), dim, keepdim) / count).to(x.dtype)
 
 
 @tensor_method("var")
@@ -153,10 +154,11 @@ def var(x: Tensor, dim: Dim = None, correction: int = 1, keepdim: bool = False) 
     (2.0, 1.0)
     """
     x = floating("var", x)
-    deviation = x - mean(x, dim, keepdim=True)
+    wide = widened(x)
+    deviation = wide - mean(wide, dim, keepdim=True)
     count = _count(x, several_axes("var", dim, x.ndim))
     divisor = count - correction if count > correction else 0  # too few: NaN, not less than 0
-    return sum(deviation * deviation, dim, keepdim) / divisor
+    return (sum(deviation * deviation, dim, keepdim) / divisor).to(x.dtype)
 
 
 @tensor_method("std")
@@ -167,7 +169,8 @@ def std(x: Tensor, dim: Dim = None, correction: int = 1, keepdim: bool = False) 
     >>> md.tensor([1.0, 3.0]).std(correction=0).item()
     1.0
     """
-    return sqrt(var(x, dim, correction, keepdim))
+    x = floating("std", x)
+    return sqrt(var(widened(x), dim, correction, keepdim)).to(x.dtype)
 
 
 @tensor_method("max")
@@ -244,7 +247,7 @@ def logsumexp(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """
     x = floating("logsumexp", x)
     axes = several_axes("logsumexp", dim, x.ndim)
-    return _without(Logsumexp(axes).apply(x), axes, keepdim)
+    return _without(Logsumexp(axes).apply(widened(x)), axes, keepdim).to(x.dtype)
 
 
 @tensor_method("cumsum")
@@ -274,6 +277,11 @@ def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     note_read(x)
     axes = several_axes("any", dim, x.ndim)
     return Tensor.from_operation(x.data.any(axes, keepdims=keepdim), None, 0)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Half precision in float32: counts and sums soon pass 65504, where float16 ends."""
+    return x.to(float32) if x.dtype.itemsize == 2 else x
 
 
 def _count(x: Tensor, axes: tuple[int, ...]) -> int:
