@@ -1,5 +1,7 @@
 """A user's own arrays: what a network is shown of them, and one sentence for what cannot be."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,25 @@ def test_what_is_for_pixels_refuses_floats():
         np.testing.assert_array_equal(only_batch(prepared.train)[0], FLOATS.astype("f4"))
 
 
+@pytest.mark.parametrize("shape", [(24, 32, 3), (32, 24, 1), (4, 4, 3), (8, 8, 2), (16, 12, 7)])
+@pytest.mark.parametrize("options", [{}, {"image_size": 8}], ids=["as they are", "resized"])
+def test_channels_last_are_never_taken_for_rows_and_the_advice_is_right(shape, options):
+    pytest.importorskip("PIL")
+    images = np.random.default_rng(0).random((6, *shape))
+    with pytest.raises(ValueError, match="looks like channels last") as caught:
+        ArraySplit(images, LABELS, **options)
+    advice = re.search(r"images\.transpose\([\d, ]+\)", str(caught.value))
+    advised = eval(advice[0], {"images": images})
+    assert ArraySplit(advised, LABELS, image_size=8).stored_shape == (shape[2], 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(16, 4, 4), (64, 1, 1), (3, 5, 4), (3, 8, 8), (1, 9, 3)])
+def test_maps_of_few_columns_are_no_channels_last(shape):
+    pytest.importorskip("PIL")
+    split = ArraySplit(np.zeros((6, *shape)), LABELS, image_size=8)
+    assert split.stored_shape == (shape[0], 8, 8)
+
+
 REFUSED = {
     "integers": (PIXELS.astype(int), LABELS, {}, r"images are int64, expected uint8 \(0 to 255\)"),
     "channels last": (
@@ -108,7 +129,12 @@ REFUSED = {
     "one image": (PIXELS[0, 0], LABELS, {}, r"the shape \(8, 8\), expected \(N, C, H, W\), or"),
     "no image": (PIXELS[:0], LABELS[:0], {}, r"the shape \(0, 3, 8, 8\), expected"),
     "several sizes": ([PIXELS[0], PIXELS[1, :, :4]], LABELS[:2], {}, "differ in shape"),
-    "not square": (PIXELS[:, :, :7], LABELS, {}, "7 x 8, expected squares, or image_size=SIDE"),
+    "not square": (
+        PIXELS[:, :, :7],
+        LABELS,
+        {},
+        r"are \(3, 7, 8\), .* expected squares, or image_size=SIDE",
+    ),
     "NaN": (
         np.where(np.arange(6)[:, None, None, None] < 4, FLOATS, np.nan),
         LABELS,

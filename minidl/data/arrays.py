@@ -31,7 +31,7 @@ def checked_images(images: Any) -> np.ndarray:
         )
     if images.ndim == 3:
         images = images[:, None]  # (N, 1, H, W)
-    if images.shape[3] in (1, 3, 4) and images.shape[1] == images.shape[2] > 4:
+    if images.shape[3] < min(images.shape[1:3]):  # few channels last, not the images' width
         raise ValueError(
             f"ArraySplit: images have the shape {images.shape}, which looks like channels last, "
             f"expected (N, C, H, W): images.transpose(0, 3, 1, 2)"

@@ -188,8 +188,8 @@ class ArraySplit(Split):
             labels = checked_labels(labels, len(images), len(classes))
         if image_size is None and height != width:
             raise ValueError(
-                f"ArraySplit: images are {height} x {width}, expected squares, or image_size=SIDE "
-                f"to resize them to"
+                f"ArraySplit: images are {images.shape[1:]}, (C, H, W), expected squares, or "
+                f"image_size=SIDE to resize them to"
             )
         channels = stored if channels is None else channels
         size = height if image_size is None else image_size
