@@ -11,6 +11,7 @@ from conftest import onnx_runtime
 from gradients import check_gradients
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
 
 import minidl as md
 from minidl.onnx.operators import OPERATORS
@@ -56,7 +57,7 @@ def compare(kind, inputs, gradients=True, **options):
     results = results if isinstance(results, tuple) else (results,)
     assert len(results) == len(expected)
     for result, wanted in zip(results, expected, strict=True):
-        assert result.shape == wanted.shape
+        assert (result.shape, result.dtype) == (wanted.shape, wanted.dtype)
         np.testing.assert_allclose(result.data, wanted, rtol=2e-5, atol=2e-6)
     if gradients:
         x = [md.tensor(a, requires_grad=True) for a in inputs.values() if a.dtype.kind == "f"]
@@ -245,6 +246,46 @@ def test_positive_inputs():
     for kind in ("Log", "Sqrt"):
         compare(kind, {"x": x})
     compare("Pow", {"x": x, "y": random(2, 3, seed=1)})
+
+
+INTEGERS = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"]
+REDUCTIONS = ["ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize("kind", [*INTEGERS, *REDUCTIONS, "Abs", "Sign", "Relu", "CumSum"])
+def test_integers_stay_integers(kind, dtype):
+    if dtype == np.uint8 and kind in ("Relu", "CumSum", *REDUCTIONS[1:]):
+        pytest.skip("ONNX does not have this operator for uint8")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0 if dtype == np.uint8 else -9, 10, (9, 7)).astype(dtype)
+    y = rng.integers(1, 5, (9, 7)).astype(dtype)
+    if dtype != np.uint8 and kind != "Pow":
+        y *= rng.choice([-1, 1], y.shape)
+    inputs = {"x": x, "y": y} if kind in INTEGERS else {"x": x}
+    constants = {"axis": integers(1)[0]} if kind == "CumSum" else None
+    model = model_of(kind, inputs, initialisers=constants)
+    (expected,) = ReferenceEvaluator(model).run(None, inputs)
+    result = loaded(model)(*map(md.from_numpy, inputs.values()))
+    assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(result.data, expected)
+
+
+def test_integer_division_of_numbers_that_floats_cannot_hold():
+    inputs = {"a": integers(2**62 + 1, -(2**62) - 1), "b": integers(1, 1)}
+    result = loaded(model_of("Div", inputs))(*map(md.from_numpy, inputs.values()))
+    assert result.tolist() == [2**62 + 1, -(2**62) - 1]
+
+
+def test_a_power_has_the_dtype_of_its_base():
+    base, exponent = np.float32([2, 3, 0.5]), np.float64([2, -1, 3])
+    pairs = [(base, exponent), (base, integers(2, 3, 1)), (integers(2, 3, 17), exponent + 1)]
+    for x, y in pairs:
+        model = model_of("Pow", {"x": x, "y": y})
+        (expected,) = ReferenceEvaluator(model).run(None, {"x": x, "y": y})
+        result = loaded(model)(md.from_numpy(x), md.from_numpy(y))
+        assert result.dtype == expected.dtype == x.dtype
+        np.testing.assert_allclose(result.data, expected, rtol=1e-6)
 
 
 def test_where():

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import functional as F
+from ..dtypes import is_floating
 from ..tensor import Tensor, from_numpy
 from .package import OnnxError
 
@@ -85,7 +86,6 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "Abs": F.abs,
     "Ceil": F.ceil,
     "Cos": F.cos,
-    "Div": F.div,
     "Exp": F.exp,
     "Floor": F.floor,
     "Identity": lambda x: x,
@@ -93,8 +93,6 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "MatMul": F.matmul,
     "Mul": F.mul,
     "Neg": F.neg,
-    "Pow": F.pow,
-    "Relu": F.relu,
     "Round": F.round,
     "Sigmoid": F.sigmoid,
     "Sign": F.sign,
@@ -109,6 +107,30 @@ for _kind, _function in ELEMENTWISE.items():
 
 for _kind, _function in {"Add": F.add, "Max": F.maximum, "Min": F.minimum, "Sum": F.add}.items():
     _fold(_kind, _function)
+
+
+@operator("Div")
+def _div(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """Integers are divided as in C: what is left over of the quotient is cut off."""
+    return F.div(a, b) if is_floating(a.dtype) else _truncated(a, b)
+
+
+def _truncated(a: Tensor, b: Tensor | int) -> Tensor:
+    below = a // b
+    return below + ((below * b != a) & ((a < 0) ^ (b < 0)))
+
+
+@operator("Pow")
+def _pow(node: Node, x: Tensor, exponent: Tensor) -> Tensor:
+    """Of the dtype of x, whatever the exponent's is."""
+    if not is_floating(x.dtype) and is_floating(exponent.dtype):
+        return F.pow(x.to(np.float64), exponent).to(x.dtype)
+    return F.pow(x, exponent).to(x.dtype)
+
+
+@operator("Relu")
+def _relu(node: Node, x: Tensor) -> Tensor:
+    return F.relu(x) if is_floating(x.dtype) else F.maximum(x, 0)
 
 
 def ints(tensor: Tensor) -> tuple[int, ...]:
@@ -503,20 +525,28 @@ def _reduction(kind: str, function: Callable[..., Tensor]) -> None:
         places = _argument(node, "axes", axes) or None
         if places is None and node.get("noop_with_empty_axes", 0):
             return x
-        return function(x, places, keepdim=bool(node.get("keepdims", 1)))
+        return function(x, places, keepdim=bool(node.get("keepdims", 1))).to(x.dtype)
 
 
-for _kind, _function in {
+def _mean(x: Tensor, places: tuple[int, ...] | None, keepdim: bool) -> Tensor:
+    if is_floating(x.dtype):
+        return F.mean(x, places, keepdim)
+    axes = range(x.ndim) if places is None else places
+    return _truncated(F.sum(x, places, keepdim), math.prod(x.shape[axis] for axis in axes))
+
+
+REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "ReduceLogSumExp": F.logsumexp,
     "ReduceMax": F.max,
-    "ReduceMean": F.mean,
+    "ReduceMean": _mean,
     "ReduceMin": F.min,
     "ReduceProd": F.prod,
     "ReduceSum": F.sum,
-}.items():
+}
+for _kind, _function in REDUCTIONS.items():
     _reduction(_kind, _function)
 
 
 @operator("CumSum")
 def _cumsum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
-    return F.cumsum(x, int(axis.item()))
+    return F.cumsum(x, int(axis.item())).to(x.dtype)
