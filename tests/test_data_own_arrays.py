@@ -186,3 +186,80 @@ def test_a_loader_takes_splits_and_says_how_to_make_one(wrong):
         "md.data.ArraySplit(images, labels), minidl's TensorDataset; "
         f"got {type(wrong).__name__}"
     )
+
+
+@pytest.mark.parametrize("text", ["pad-crop:2,flip", "pca-colour:0.1", "none"])
+def test_a_loader_reads_the_text_of_an_augmentation(text):
+    split = ArraySplit(PIXELS, LABELS)
+    augment = Augmentation.parse(text).fit(split)
+    for given in (text, Augmentation.parse(text)):
+        loader = DataLoader(split, 6, augment=given, seed=4)
+        np.testing.assert_array_equal(next(iter(loader))[0], split.batch(range(6), augment, 4)[0])
+
+
+@pytest.mark.parametrize(
+    "wrong", [["flip"], {"flip": True}, np.fliplr, True], ids=lambda x: type(x).__name__
+)
+def test_what_is_no_augmentation_is_refused_with_the_way_out(wrong):
+    message = r'^DataLoader: augment is .*, expected a text such as "pad-crop:4,flip"'
+    with pytest.raises(TypeError, match=message):
+        DataLoader(ArraySplit(PIXELS, LABELS), 4, augment=wrong)
+
+
+def test_a_mistyped_augmentation_is_refused():
+    with pytest.raises(ValueError, match=r"augment: unknown 'flop'; did you mean flip\?"):
+        DataLoader(ArraySplit(PIXELS, LABELS), 4, augment="flop")
+
+
+@pytest.mark.parametrize("field", ["crop", "colour"])
+def test_an_augmentation_is_made_of_crops_and_colours_not_of_texts(field):
+    message = (
+        rf'Augmentation: {field} is .flip., expected a .*Augmentation.parse\("pad-crop:4,flip"'
+    )
+    with pytest.raises(TypeError, match=message):
+        Augmentation(**{field: "flip"})
+
+
+@pytest.mark.parametrize(
+    ("channels", "augment", "message"),
+    [
+        (4, "colour:0.4", r"colour:0\.4: contrast and saturation .* 1 or 3 .* these images have 4"),
+        (2, "colour:0:0:0.5", "colour:0:0:0.5: contrast and saturation .* these images have 2"),
+        (7, "pca-colour", "pca-colour: .* 4 channels at most, these images have 7"),
+    ],
+)
+def test_colours_of_other_channels_are_refused_at_once(channels, augment, message):
+    split = ArraySplit(np.zeros((6, channels, 8, 8), np.uint8), LABELS)
+    with pytest.raises(ValueError, match=message):
+        DataLoader(split, 2, augment=augment)
+
+
+def test_four_channels_may_be_brighter_or_shifted():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 8, 8), np.uint8)
+    loader = DataLoader(ArraySplit(pixels, LABELS), 6, augment="colour:0.4:0:0,pca-colour:0.1")
+    assert next(iter(loader))[0].shape == (6, 4, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "limit", "workers", "seed"])
+@pytest.mark.parametrize("value", [2.5, "4"])
+def test_a_loader_counts_in_integers(name, value):
+    with pytest.raises(TypeError, match=f"^DataLoader: {name} is {value!r}, expected an integer$"):
+        DataLoader(ArraySplit(PIXELS, LABELS), **{"batch_size": 4, name: value})
+
+
+def test_a_loader_takes_numpys_integers_and_no_negative_seed():
+    split = ArraySplit(PIXELS, LABELS)
+    options = {"shuffle": True, "seed": np.uint8(7), "augment": "flip", "limit": np.int64(5)}
+    ours = next(iter(DataLoader(split, np.int32(4), **options)))[0]
+    theirs = next(iter(DataLoader(split, 4, True, "flip", 7, limit=5)))[0]
+    np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="seed is -1, expected at least 0"):
+        DataLoader(split, 4, seed=-1)
+
+
+def test_splits_and_loaders_say_what_they_hold():
+    loader = DataLoader(ArraySplit(PIXELS, LABELS), 4, shuffle=True, augment="flip")
+    assert repr(loader) == (
+        "DataLoader(ArraySplit(6 images (3, 8, 8), 3 classes), batch_size=4, shuffle=True, "
+        "augment='flip')"
+    )

@@ -26,7 +26,9 @@ class Augmentation:
 
     In this order: one crop at most, mirroring of every second image, brightness and contrast and
     saturation, and the shift of colours along their principal components, whose deviation is
-    ``pca_colour`` (0: none). That one needs :meth:`fit`.
+    ``pca_colour`` (0: none). That one needs :meth:`fit`, which a loader sees to.
+
+    Raises ``TypeError`` for a crop or a colour of another type, such as the text of one.
 
     >>> augmentation = Augmentation.parse("flip,pad-crop:4:reflect")
     >>> augmentation.crop, augmentation.flip
@@ -40,6 +42,17 @@ class Augmentation:
     colour: ColourJitter | None = None
     pca_colour: float = 0.0
     components: ColourComponents | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value, kind in (
+            ("crop", self.crop, Crop),
+            ("colour", self.colour, ColourJitter),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(
+                    f"Augmentation: {name} is {value!r}, expected a {kind.__name__}; "
+                    f'a text is read by Augmentation.parse("pad-crop:4,flip")'
+                )
 
     @classmethod
     def parse(cls, text: str) -> "Augmentation":
@@ -121,14 +134,25 @@ class Augmentation:
             )
         return replace(self, components=ColourComponents(**state))
 
-    def check(self, size: int, white: float = 255.0) -> None:
-        """Raise ``ValueError`` when this cannot be done to images of ``size`` x ``size``, whose
-        white pixels have the value ``white``.
+    def check(self, size: int, white: float = 255.0, channels: int = 3) -> None:
+        """Raise ``ValueError`` when this cannot be done to images of ``size`` x ``size`` with so
+        many ``channels``, whose white pixels have the value ``white``.
         """
         if self.crop is not None:
             self.crop.check(size)
         if white != 255 and (self.colour is not None or self.pca_colour):
             raise ValueError(f"{self}: colours are changed in uint8 images, these are floats")
+        luma = self.colour is not None and (self.colour.contrast or self.colour.saturation)
+        if luma and channels not in (1, 3):
+            raise ValueError(
+                f"{self.colour}: contrast and saturation are those of 1 or 3 channels, these "
+                f"images have {channels}"
+            )
+        if self.pca_colour and channels > PCA_COLOUR.stop - PCA_COLOUR.start:
+            raise ValueError(
+                f"pca-colour: shifts the colours of 4 channels at most, these images have "
+                f"{channels}"
+            )
 
     def draws(self, seed: int, epoch: int, images: np.ndarray) -> np.ndarray:
         """Twelve numbers an image, (N, 12) float64 uniform in [0, 1).

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 
 import numpy as np
 
@@ -67,6 +68,9 @@ class DataLoader:
     (``seed``, epoch) alone, what ``augment`` does to an image on (``seed``, epoch, image) alone, so
     a resumed run sees what the uninterrupted one would have seen, whatever ``workers`` is.
 
+    ``augment`` is a text, as :meth:`Augmentation.parse` reads it, or what that gives. If it needs
+    to know the split's colours, they are measured now.
+
     Every iteration is a new epoch: the first is epoch 0, or what :meth:`set_epoch` said.
     ``limit`` takes that many images only, always the same ones, spread evenly over the split.
 
@@ -86,8 +90,9 @@ class DataLoader:
     epoch. Which images a batch shows depends on the files alone. More bad images than ten and a
     tenth of all raise ``DataError``, as do a hundred successors none of which can be decoded.
 
-    Raises ``TypeError`` for anything but a split; ``ValueError`` for a ``batch_size``, ``limit`` or
-    ``workers`` below 1, for another ``on_bad_image``, and for what ``augment`` cannot do to images
+    Raises ``TypeError`` for anything but a split, and for what is no integer or no augmentation;
+    ``ValueError`` for a ``batch_size``, ``limit`` or ``workers`` below 1 or a ``seed`` below 0, for
+    another ``on_bad_image``, and for an ``augment`` that is unknown or cannot be done to images
     like the split's.
 
     >>> from minidl.data import load
@@ -103,7 +108,7 @@ class DataLoader:
         split: Split,
         batch_size: int,
         shuffle: bool = False,
-        augment: Augmentation | None = None,
+        augment: Augmentation | str | None = None,
         seed: int = 0,
         drop_last: bool = False,
         limit: int | None = None,
@@ -116,26 +121,36 @@ class DataLoader:
                 f"md.data.ArraySplit(images, labels), minidl's TensorDataset; "
                 f"got {type(split).__name__}"
             )
-        for name, value in (("batch_size", batch_size), ("limit", limit), ("workers", workers)):
-            if value is not None and value < 1:
-                raise ValueError(f"DataLoader: {name} is {value}, expected at least 1")
+        numbers = [("batch_size", batch_size, 1), ("seed", seed, 0)]
+        numbers += [("limit", limit, 1)] if limit is not None else []
+        numbers += [("workers", workers, 1)] if workers is not None else []
+        for name, value, least in numbers:
+            if not isinstance(value, Integral):
+                raise TypeError(f"DataLoader: {name} is {value!r}, expected an integer")
+            if value < least:
+                raise ValueError(f"DataLoader: {name} is {value}, expected at least {least}")
         if on_bad_image not in POLICIES:
             raise ValueError(
                 f"DataLoader: on_bad_image is {on_bad_image!r}, expected {', '.join(POLICIES)}"
             )
-        if augment is not None:
-            augment.check(split.image_size, split.white)
         self.split = split
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)  # NumPy's integers overflow
         self.shuffle = shuffle
-        self.augment = augment
-        self.seed = seed
+        self.augment = None if augment is None else _fitted(augment, split)
+        self.seed = int(seed)
         self.drop_last = drop_last
-        self.num_images = len(split) if limit is None else min(limit, len(split))
-        self.workers = workers or min(available_cpus(), MOST_WORKERS)
+        self.num_images = len(split) if limit is None else min(int(limit), len(split))
+        self.workers = int(workers or min(available_cpus(), MOST_WORKERS))
         self.on_bad_image = on_bad_image
         self.bad: dict[int, str] = {}  # what is wrong with them, by their number in the split
         self.epoch = 0
+
+    def __repr__(self) -> str:
+        augment = "" if self.augment is None else f", augment='{self.augment}'"
+        return (
+            f"DataLoader({self.split}, batch_size={self.batch_size}, shuffle={self.shuffle}"
+            f"{augment})"
+        )
 
     def __len__(self) -> int:
         """The number of batches of an epoch."""
@@ -268,3 +283,19 @@ class DataLoader:
 
     def _tell(self, text: str) -> None:
         print(f"minidl: {text}", file=sys.stderr, flush=True)
+
+
+def _fitted(augment: Augmentation | str, split: Split) -> Augmentation:
+    """What ``augment`` asks for, with what it has to know of the images of ``split``."""
+    if isinstance(augment, str):
+        try:
+            augment = Augmentation.parse(augment)
+        except ValueError as error:
+            raise ValueError(f"DataLoader: augment: {error}") from None
+    if not isinstance(augment, Augmentation):
+        raise TypeError(
+            f"DataLoader: augment is {augment!r}, expected a text such as "
+            f'"pad-crop:4,flip", or an Augmentation'
+        )
+    augment.check(split.image_size, split.white, split.stored_shape[0])
+    return augment.fit(split) if augment.components is None else augment

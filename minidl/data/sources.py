@@ -110,7 +110,7 @@ class DataSplits:
             self.train.default_augmentation() if augment is None else Augmentation.parse(augment)
         )
         augmentation = replace(wanted, flip=wanted.flip and self.train.flip)
-        augmentation.check(self.image_size, self.train.white)
+        augmentation.check(self.image_size, self.train.white, self.train.stored_shape[0])
         if measured := _part(state or {}, PREPROCESS_PREFIX):
             preprocessing = Preprocessing.from_state_dict(preprocess, self.channels, measured)
             augmentation = augmentation.with_state(_part(state or {}, AUGMENT_PREFIX))

@@ -65,6 +65,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        shape = (self.channels, self.image_size, self.image_size)
+        return f"{type(self).__name__}({len(self):,} images {shape}, {len(self.classes):,} classes)"
+
     def pixels(
         self, indices: np.ndarray, crop: Crop | None = None, draws: np.ndarray | None = None
     ) -> np.ndarray:
