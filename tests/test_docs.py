@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 PAGE = Path(__file__).parents[1] / "docs" / "your_own_data.md"
 
 
@@ -15,4 +17,7 @@ def test_your_own_data_from_arrays_to_a_file(tmp_path, monkeypatch, capsys):
     assert len(blocks) == 2
     assert (tmp_path / "net.safetensors").exists()
     assert names["correct"] > 180  # of 200
+    assert names["train_loader"].epoch == 3
+    velocities = names["optimizer"].state_dict()["state"]
+    assert any(np.any(array) for values in velocities.values() for array in values.values())
     assert len(re.findall(r"^epoch \d  loss ", capsys.readouterr().out, re.MULTILINE)) == 3
