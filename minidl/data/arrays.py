@@ -15,14 +15,20 @@ def checked_images(images: Any) -> np.ndarray:
     >>> checked_images(np.zeros((5, 28, 28))).shape
     (5, 1, 28, 28)
     """
+    given = type(images).__name__
     try:
         images = np.asarray(images)
     except ValueError:
         raise ValueError("ArraySplit: the images differ in shape, expected one size") from None
     if images.dtype != np.uint8 and images.dtype.kind != "f":
+        if images.dtype.kind not in "biu":  # None, generators, names of files
+            raise TypeError(
+                f"ArraySplit: images are of type {given}, dtype {images.dtype}, expected an array "
+                f"(N, C, H, W) of uint8 or floats"
+            )
         raise TypeError(
             f"ArraySplit: images are {images.dtype}, expected uint8 (0 to 255) or floats: "
-            f"images.astype(np.uint8) or images.astype(np.float32)"
+            f"np.array(images, np.uint8) or np.array(images, np.float32)"
         )
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise ValueError(
@@ -46,15 +52,22 @@ def checked_images(images: Any) -> np.ndarray:
     return images
 
 
-def checked_labels(labels: Any, count: int, num_classes: int = MOST_CLASSES) -> np.ndarray:
+def checked_labels(labels: Any, count: int, num_classes: int | None = None) -> np.ndarray:
     """Labels (count,) of any integer dtype as int64, from 0 to ``num_classes`` - 1.
+
+    None is any number of classes up to 100,000.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for another shape or a label out of range.
 
     >>> checked_labels([3, 0, 1], 3)
     array([3, 0, 1])
     """
+    given = type(labels).__name__
     labels = np.asarray(labels)
+    if labels.ndim == 0:
+        raise TypeError(
+            f"ArraySplit: labels are of type {given}, expected an array of {count} integers"
+        )
     if labels.shape != (count,):
         one_hot = labels.ndim == 2 and labels.shape[0] == count and labels.shape[1] > 1
         raise ValueError(
@@ -65,10 +78,14 @@ def checked_labels(labels: Any, count: int, num_classes: int = MOST_CLASSES) -> 
         numbers = labels.dtype.kind in "fb"
         way = "labels.astype(np.int64)" if numbers else "np.unique(labels, return_inverse=True)[1]"
         raise TypeError(f"ArraySplit: labels are {labels.dtype}, expected integers: {way}")
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    most = MOST_CLASSES if num_classes is None else num_classes
+    wrong = np.flatnonzero((labels < 0) | (labels >= most))
     if len(wrong):
+        expected = f"0 to {most - 1}"
+        if num_classes is None:
+            expected = f"{expected} at most: np.unique(labels, return_inverse=True)[1]"
         raise ValueError(
             f"ArraySplit: label {labels[wrong[0]]} of image {wrong[0]} is out of range, "
-            f"expected 0 to {num_classes - 1}"
+            f"expected {expected}"
         )
     return labels.astype(np.int64, copy=False)

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,10 @@ class ArraySplit(Split):
             )
         channels = stored if channels is None else channels
         size = height if image_size is None else image_size
+        for name, value in (("channels", channels), ("image_size", size)):
+            if not isinstance(value, Integral):
+                way = ": images are squares" if name == "image_size" else ""
+                raise TypeError(f"ArraySplit: {name} is {value!r}, expected an integer{way}")
         if min(channels, size) < 1:
             raise ValueError(
                 f"ArraySplit: channels is {channels} and image_size {size}, expected at least 1"
@@ -211,6 +216,7 @@ class ArraySplit(Split):
         if images.dtype != np.uint8:
             self.white = 1.0
         mean, std = self._statistics(channels, mean, std)
+        size, channels = int(size), int(channels)  # NumPy's integers overflow
         super().__init__(labels, classes, channels, size, (height, width), mean, std, flip)
 
     def _statistics(
