@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from .errors import MinidlError
 
+LONGEST_COMPLAINT = 160  # characters, where --help says the same
+
 
 class Parser(ArgumentParser):
     """Complains in one line; takes options by their whole names.
@@ -25,7 +27,9 @@ class Parser(ArgumentParser):
         super().__init__(**arguments, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Print `message` and exit with 2."""
+        """Print `message` and exit with 2; a long list of choices is left to --help."""
+        if len(message) > LONGEST_COMPLAINT:
+            message = message.partition(" (choose from ")[0]
         complain(self.prog, f"{message} (see --help)")
         self.exit(2)
 

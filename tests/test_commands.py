@@ -34,6 +34,18 @@ def test_every_command_is_listed_in_a_line_of_80(capsys):
     assert max(map(len, lines)) <= 80
 
 
+def test_the_experiments_are_listed_in_lines_of_80(capsys):
+    assert main_of("experiments")([]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_long_list_of_choices_is_left_to_the_help(capsys):
+    assert refusal(main_of("exercises"), capsys, "foo") == (
+        "minidl.exercises: argument COMMAND: invalid choice: 'foo' (see --help)"
+    )
+    assert "stacks" in refusal(main_of("experiments"), capsys, "stack")  # a list that is short
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_all_complain_in_one_way(name, capsys):
     assert refusal(main_of(name), capsys, "--frobnicate").startswith(f"minidl.{name}: ")

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     >>> main([])
     degradation  plain-20 and plain-56 against ResNet-20 and ResNet-56
-    activations  sigmoid, tanh and ReLU with four initialisers: variance by depth, training
+    activations  sigmoid, tanh and ReLU, four initialisers: variance and training
     ...
     0
     """

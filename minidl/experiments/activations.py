@@ -149,7 +149,7 @@ NOTE = (
 
 EXPERIMENT = Experiment(
     name="activations",
-    summary="sigmoid, tanh and ReLU with four initialisers: variance by depth, training",
+    summary="sigmoid, tanh and ReLU, four initialisers: variance and training",
     source='Glorot, Bengio, AISTATS 2010; He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", '
     "ICCV 2015, section 2.2",
     quick=Scale(

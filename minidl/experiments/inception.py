@@ -175,7 +175,7 @@ NOTE = (
 
 EXPERIMENT = Experiment(
     name="inception",
-    summary="Inception modules, naive and with 1x1 reductions: parameters, MACs, time, accuracy",
+    summary="Inception modules, naive and reduced: weights, MACs, time, error",
     source='Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, figure 2',
     quick=Scale(
         {
