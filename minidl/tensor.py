@@ -59,6 +59,25 @@ __all__ = [
     "zeros_like",
 ]
 
+REFLECTED = {  # what array + tensor and so on call, by the function NumPy has for the operator
+    np.add: "__radd__",
+    np.subtract: "__rsub__",
+    np.multiply: "__rmul__",
+    np.true_divide: "__rtruediv__",
+    np.floor_divide: "__rfloordiv__",
+    np.remainder: "__rmod__",
+    np.power: "__rpow__",
+    np.matmul: "__rmatmul__",
+    np.bitwise_and: "__rand__",
+    np.bitwise_or: "__ror__",
+    np.bitwise_xor: "__rxor__",
+    np.equal: "__eq__",
+    np.not_equal: "__ne__",
+    np.less: "__gt__",
+    np.less_equal: "__ge__",
+    np.greater: "__lt__",
+    np.greater_equal: "__le__",
+}
 DLPACK_CPU = 1  # kDLCPU, the device type of main memory
 
 F = TypeVar("F")
@@ -89,7 +108,6 @@ class Tensor:
             [6., 8.]])
     """
 
-    __array_priority__ = 1000  # array * tensor is the Tensor's affair, not NumPy's
     __hash__ = object.__hash__  # by identity, although == compares elementwise
 
     grad: Tensor | None
@@ -492,6 +510,18 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """array + tensor is a Tensor; array += tensor changes the array, np.exp(t) returns one."""
+        for entry in options.get("out", ()):
+            if isinstance(entry, Tensor):
+                raise TypeError(
+                    f"{ufunc.__name__}: out must be an array, got a Tensor; pass t.data"
+                )
+        array = inputs[0] if ufunc in REFLECTED and method == "__call__" and not options else None
+        if isinstance(array, np.generic) or is_array(array):
+            return getattr(inputs[1], REFLECTED[ufunc])(array)
+        return getattr(ufunc, method)(*_as_arrays(inputs), **_as_arrays(options))
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         """NumPy's functions, such as np.sum(t), see the array and return arrays."""

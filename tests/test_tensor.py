@@ -2,6 +2,7 @@
 
 import copy
 import json
+import operator
 import pickle
 import subprocess
 import sys
@@ -342,3 +343,38 @@ def test_large_tensors_without_values_begin_with_a_cache_line():
         assert (x.shape, x.dtype) == (size, md.float64)
     with pytest.raises(TypeError, match="cannot hold ndarray data of dtype object"):
         md.empty(1 << 20, dtype=object)
+
+
+def test_an_array_changed_in_place_by_a_tensor_stays_the_array():
+    array = np.zeros((2, 3), np.float32)
+    same = array
+    array += md.ones(3)
+    array *= md.full((2, 3), 4.0)
+    array[0] -= md.ones(3)
+    assert array is same
+    assert array.tolist() == [[3, 3, 3], [4, 4, 4]]
+    with pytest.raises(RuntimeError, match=r"requires a gradient.*detach\(\)"):
+        array += md.ones(3, requires_grad=True)
+
+
+@pytest.mark.parametrize("array", [np.float32([3, 2, 1]), np.float64(2), np.int64(2)], ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "eq", "ne", "lt", "le", "gt", "ge"],
+)
+def test_an_array_and_a_tensor_make_a_tensor(name, array):
+    function = getattr(operator, name)
+    x = np.float32([1, 2, 3])
+    y = function(array, md.tensor(x))
+    assert type(y) is md.Tensor
+    assert y.dtype == function(x, x).dtype
+    np.testing.assert_allclose(y.data, function(array, x), rtol=1e-6)
+
+
+def test_functions_of_numpy_see_the_array_of_a_tensor():
+    x = md.tensor([1.0, 2.0])
+    for result in (np.exp(x), np.add(x, 1), np.maximum(np.ones(2), x), np.multiply.outer(x, x)):
+        assert type(result) is np.ndarray
+    assert np.add.reduce(x) == 3
+    with pytest.raises(TypeError, match=r"add: out must be an array, got a Tensor; pass t\.data"):
+        np.add(x, x, out=x)
