@@ -158,7 +158,7 @@ REFUSED = {
         PIXELS[:, :, :7],
         LABELS,
         {},
-        r"are \(3, 7, 8\), .* expected squares, or image_size=SIDE",
+        r"are \(3, 7, 8\), expected squares, or image_size=SIDE",
     ),
     "NaN": (
         np.where(np.arange(6)[:, None, None, None] < 4, FLOATS, np.nan),

@@ -193,7 +193,7 @@ class ArraySplit(Split):
             labels = checked_labels(labels, len(images), len(classes))
         if image_size is None and height != width:
             raise ValueError(
-                f"ArraySplit: images are {images.shape[1:]}, (C, H, W), expected squares, or "
+                f"ArraySplit: images (C, H, W) are {images.shape[1:]}, expected squares, or "
                 f"image_size=SIDE to resize them to"
             )
         channels = stored if channels is None else channels
