@@ -422,3 +422,14 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path):
         same(model.state_dict(), arrays)
     with pytest.raises(CheckpointError, match=r"22 missing .* and 19 more"):
         md.models.create("vgg11", num_classes=2, image_size=32, weights=path)
+
+
+def test_weights_for_another_number_of_classes_tell_how_to_replace_the_head(tmp_path):
+    path = tmp_path / "ten.npz"
+    source = md.models.create("lenet5", num_classes=10)
+    md.save(source, path)
+    with pytest.raises(CheckpointError, match=r"2 mis-shaped.*replace_head=True.* for 26 classes"):
+        md.models.create("lenet5", num_classes=26, weights=path)
+    with pytest.raises(CheckpointError, match=r"missing") as caught:
+        md.models.create("resnet18", num_classes=26, weights=path)
+    assert "replace_head" not in str(caught.value)

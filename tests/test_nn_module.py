@@ -271,3 +271,15 @@ def test_repr_is_pytorchs():
             "affine=True, bias=True", "affine=True"
         )
         assert mine == theirs
+
+
+def test_load_state_dict_knows_the_prefix_of_data_parallel():
+    net = nn.Linear(2, 3)
+    state = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"DataParallel do: load \{name.removeprefix") as caught:
+        net.load_state_dict(state)
+    offered = str(caught.value).rpartition("load ")[2]
+    assert net.load_state_dict(eval(offered, {"state": state})) == ([], [])
+    with pytest.raises(ValueError, match="unexpected") as caught:
+        net.load_state_dict({"module.weight": 1, "other": 2})
+    assert "DataParallel" not in str(caught.value)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import MinidlError
+from ..errors import CheckpointError, MinidlError
 from .classifier import ImageClassifier
-from .pretrained import load_weights
+from .pretrained import MisfitError, load_weights
 
 Model = TypeVar("Model", bound=type[ImageClassifier])
 
@@ -176,7 +176,17 @@ def create(
             raise TypeError(f"{name} has no option {option!r}; it has: {', '.join(accepted)}")
     network = model(**fixed, **options)
     if weights is not None:
-        load_weights(network, weights)
+        try:
+            load_weights(network, weights)
+        except MisfitError as error:
+            own = network.state_dict()
+            if all(name in own and own[name].shape[:1] == (num_classes,) for name in error.names):
+                raise CheckpointError(
+                    f"{error}; the rest fits: create the network without weights, then "
+                    "minidl.training.transfer_learning.load_pretrained(network, Path(FILE), "
+                    f"replace_head=True) keeps its new last layer for {num_classes} classes"
+                ) from error
+            raise
     return network
 
 

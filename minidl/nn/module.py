@@ -326,6 +326,11 @@ class Module:
             if names and counts
         ]
         if problems:
+            if missing and {f"module.{name}" for name in missing} <= set(unexpected):
+                problems.append(
+                    "  the names begin with 'module.', as those of nn.DataParallel do: load "
+                    "{name.removeprefix('module.'): t for name, t in state.items()}"
+                )
             raise ValueError(
                 f"{type(self).__name__}.load_state_dict: names or shapes do not match\n"
                 + "\n".join(problems)
