@@ -22,8 +22,8 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
 
@@ -50,6 +50,7 @@ __all__ = [
     "run_backward",
 ]
 
+C = TypeVar("C", bound=Callable[..., Any])
 Hook = Callable[["Tensor"], "Tensor | None"]
 
 
@@ -82,9 +83,18 @@ def _switch_grad_mode(enabled: bool) -> Iterator[None]:
         _grad_mode.enabled = previous
 
 
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Within `with no_grad():`, or in a function decorated `@no_grad()`, nothing is recorded.
+@overload
+def no_grad() -> AbstractContextManager[None]: ...
+
+
+@overload
+def no_grad(function: C) -> C: ...
+
+
+def no_grad(function: Any = None) -> Any:
+    """Within `with no_grad():`, or in a function decorated `@no_grad`, nothing is recorded.
+
+    `@no_grad()` does the same.
 
     >>> import minidl as md
     >>> x = md.ones(2, requires_grad=True)
@@ -92,8 +102,8 @@ def no_grad() -> Iterator[None]:
     ...     print((x * 2).requires_grad)
     False
     """
-    with _switch_grad_mode(False):
-        yield
+    mode = _switch_grad_mode(False)
+    return mode if function is None else mode(function)
 
 
 @contextmanager

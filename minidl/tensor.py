@@ -78,6 +78,12 @@ REFLECTED = {  # what array + tensor and so on call, by the function NumPy has f
     np.greater: "__lt__",
     np.greater_equal: "__le__",
 }
+ARGUMENTS = {  # other names of arguments, and ours
+    "axis": "dim",
+    "keepdims": "keepdim",
+    "ddof": "correction",
+    "unbiased": "correction",  # True for 1, False for 0
+}
 DLPACK_CPU = 1  # kDLCPU, the device type of main memory
 
 F = TypeVar("F")
@@ -619,7 +625,7 @@ class Tensor:
         if self.grad_fn is not None:
             raise RuntimeError(
                 "copy: only leaves can be copied or pickled with their role in the graph; "
-                "use detach() or clone()"
+                "use clone(), or detach() where only the numbers matter, in a plot for instance"
             )
         return {**self.__dict__, "stored": self.data, "hooks": {}}
 
@@ -645,19 +651,21 @@ def tensor_method(*names: str) -> Callable[[F], F]:
 
 
 def takes_axis(function: C) -> C:
-    """Let `axis` stand for `dim` and `keepdims` for `keepdim`, as PyTorch does for NumPy's users.
+    """Let `axis` stand for `dim` and so on: other names that PyTorch and NumPy have for arguments.
 
     >>> import minidl as md
     >>> md.ones(2, 3).sum(axis=1, keepdims=True).shape
     (2, 1)
     """
 
+    parameters = inspect.signature(function).parameters
+
     @functools.wraps(function)
     def renaming(*args: Any, **options: Any) -> Any:
         if options:
-            for numpys, ours in (("axis", "dim"), ("keepdims", "keepdim")):
-                if numpys in options and ours not in options:
-                    options[ours] = options.pop(numpys)
+            for theirs, ours in ARGUMENTS.items():
+                if theirs in options and ours in parameters and ours not in options:
+                    options[ours] = options.pop(theirs)
         return function(*args, **options)
 
     return cast(C, renaming)
@@ -841,11 +849,13 @@ def empty(
 
 def zeros_like(other: Tensor, dtype: Any = None) -> Tensor:
     """Zeros of the shape, dtype (unless given) and device of `other`."""
+    other = as_tensor(other)
     return Tensor(array_namespace(other.data).zeros(other.shape, dtype or other.dtype))
 
 
 def ones_like(other: Tensor, dtype: Any = None) -> Tensor:
     """Ones of the shape, dtype (unless given) and device of `other`."""
+    other = as_tensor(other)
     return Tensor(array_namespace(other.data).ones(other.shape, dtype or other.dtype))
 
 
@@ -863,12 +873,14 @@ def arange(
 ) -> Tensor:
     """start, start + step, ... before stop; `arange(n)` counts from 0.
 
-    int64 if all numbers are integers, otherwise float32.
+    int64 if all numbers are integers, otherwise float32. Raises ValueError if the step is 0.
 
     >>> arange(2, 8, 3)
     tensor([2, 5])
     """
     limits: tuple[Any, ...] = (0, start, step) if stop is None else (start, stop, step)
+    if step == 0:
+        raise ValueError("arange: step must not be 0")
     if dtype is None and not all(isinstance(n, int | np.integer) for n in limits):
         dtype = float32
     return Tensor(namespace_on(device).arange(*limits, dtype=dtype))

@@ -718,3 +718,21 @@ def test_a_chain_of_100000_operations_is_walked_and_freed():
         [sys.executable, "-c", LONG_CHAIN], capture_output=True, text=True, timeout=120
     )
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "done", "")
+
+
+def test_no_grad_decorates_with_and_without_brackets():
+    @md.no_grad
+    def bare(x, factor=1):
+        """Documented."""
+        return x * factor
+
+    @md.no_grad()
+    def called(x):
+        return x * 2
+
+    x = md.ones(2, requires_grad=True)
+    for _ in range(2):  # each call is a switch of its own
+        assert not bare(x, factor=3).requires_grad
+        assert not called(x).requires_grad
+        assert md.is_grad_enabled()
+    assert (bare.__name__, bare.__doc__) == ("bare", "Documented.")

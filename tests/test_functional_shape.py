@@ -254,7 +254,7 @@ def test_the_index_of_the_forward_pass_counts():
         (lambda: md.ones(5).chunk(0), ValueError, "chunk: chunks must be positive"),
         (lambda: md.pad(md.ones(2), (1,)), ValueError, "pad: padding must be pairs"),
         (lambda: md.pad(md.ones(2), (-1, 0)), ValueError, "pad: padding must be pairs"),
-        (lambda: md.zeros(0).max(), ValueError, "argmax: no elements to choose from"),
+        (lambda: md.zeros(0).max(), ValueError, "^max: no elements to choose from"),
         (lambda: md.ones(2, 2).flatten(1, 0), ValueError, "flatten: start_dim 1 comes after"),
         (lambda: md.take_along_dim(md.ones(2), md.ones(2), 0), TypeError, "indices must be int"),
         (lambda: md.all(np.ones(2)), TypeError, "all: input must be a Tensor, got ndarray"),
@@ -319,3 +319,33 @@ def test_a_half_precision_loss_counts_rows_beyond_the_largest_float16():
     assert loss.item() == 2
     loss.backward()
     np.testing.assert_allclose(x.grad.numpy()[:, 0], -1 / 70000, rtol=5e-3)
+
+
+def test_numpys_and_pytorchs_names_of_the_correction():
+    x = md.tensor(X)
+    for correction, options in ((0, {"ddof": 0}), (1, {"ddof": 1}), (1, {"unbiased": True})):
+        assert x.std(**options).item() == pytest.approx(X.std(ddof=correction))
+    assert x.var(1, unbiased=False, keepdims=True).tolist() == x.var(1, 0, True).tolist()
+    with pytest.raises(TypeError, match=r"sum\(\) got an unexpected keyword argument 'ddof'"):
+        x.sum(ddof=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (lambda: md.ones(2, 0, 3).min((0, 1)), ValueError, r"min: no elements.*\(2, 0, 3\)"),
+        (lambda: md.stack([]), ValueError, "stack: needs at least one tensor"),
+        (lambda: md.arange(0, 1, 0), ValueError, "arange: step must not be 0"),
+        (lambda: md.pad(md.ones(2, 2), [(1, 1), (0, 0)]), TypeError, r"\(left, right, top, bot"),
+    ],
+)
+def test_complaints_name_the_function_that_was_called(call, kind, text):
+    with pytest.raises(kind, match=text):
+        call()
+
+
+def test_zeros_and_ones_like_an_array():
+    array = np.ones((2, 3), np.float16)
+    for like, value in ((md.zeros_like, 0), (md.ones_like, 1)):
+        x = like(array)
+        assert (x.shape, x.dtype, x.tolist()) == ((2, 3), np.float16, [[value] * 3] * 2)

@@ -115,8 +115,11 @@ def test_norms_of_large_and_many_numbers_and_of_none():
     np.testing.assert_allclose(get_total_norm([huge]).item(), 1e30 * 300_000**0.5, rtol=1e-6)
     assert math.isnan(get_total_norm([huge, md.tensor([math.nan])]).item())
     weight = nn.Parameter(md.ones(1))
-    for clip in (clip_grad_norm_, lambda p, m: clip_grads_with_norm_(p, m, md.tensor(1.0))):
-        with pytest.raises(ValueError, match="max_norm must be positive, got 0"):
+    for name, clip in (
+        ("clip_grad_norm_", clip_grad_norm_),
+        ("clip_grads_with_norm_", lambda p, m: clip_grads_with_norm_(p, m, md.tensor(1.0))),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: max_norm must be positive, got 0"):
             clip([weight], 0)
 
 

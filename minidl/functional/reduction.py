@@ -306,6 +306,8 @@ def _rows(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> tuple[Tensor, tupl
 
 def _extreme(op: str, x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
     rows, shape = _rows(x, several_axes(op, dim, x.ndim), keepdim)
+    if rows.shape[-1] == 0:
+        raise ValueError(f"{op}: no elements to choose from (shape {x.shape}, dim {dim})")
     winners = _where_extreme(f"arg{op}", rows, -1, keepdim=True)
     return reshape(take_along_dim(rows, winners, -1), shape)
 

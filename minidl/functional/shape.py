@@ -352,6 +352,8 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     (3, 2)
     """
     tensors = [as_tensor(t) for t in tensors]
+    if not tensors:
+        raise ValueError("stack: needs at least one tensor")
     if len({t.shape for t in tensors}) != 1:
         raise ValueError(
             f"stack: needs tensors of one shape, got {', '.join(str(t.shape) for t in tensors)}"
@@ -399,13 +401,19 @@ def pad(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
     """The tensor with a border of `value`.
 
     `padding` lists (before, after) from the last axis backwards, as in PyTorch: for images (left,
-    right, top, bottom). Raises ValueError for an odd number, too many or negative widths.
+    right, top, bottom). Raises ValueError for an odd number, too many or negative widths,
+    TypeError if they are not integers.
 
     >>> import minidl as md
     >>> md.pad(md.ones(1, 2), (1, 0, 0, 1))
     tensor([[0., 1., 1.],
             [0., 0., 0.]])
     """
+    if not all(hasattr(width, "__index__") for width in padding):
+        raise TypeError(
+            "pad: padding lists integers, (before, after) from the last axis backwards, such as "
+            f"(left, right, top, bottom), got {padding}"
+        )
     widths = _sizes((padding,))
     if len(widths) % 2 or len(widths) > 2 * x.ndim or any(w < 0 for w in widths):
         raise ValueError(
