@@ -115,8 +115,7 @@ class Tensor:
     """
 
     __hash__ = object.__hash__  # by identity, although == compares elementwise
-
-    grad: Tensor | None
+    _grad: Tensor | None = None  # for pickles from before it was checked, too
 
     # Defined in functional/ (see `tensor_method`), listed here to be found.
     __add__: Method
@@ -223,7 +222,7 @@ class Tensor:
         requires_grad: bool = False,
     ) -> None:
         self.stored: Any = _as_array(data, dtype, device)  # or a `Due`, see fusion.py
-        self.grad = None
+        self._grad = None
         self.grad_fn: Function | None = None
         self.output_index = 0  # which output of grad_fn this is
         self.hooks: dict[int, Callable[[Tensor], Tensor | None]] = {}  # a leaf's
@@ -239,7 +238,7 @@ class Tensor:
         """
         result = Tensor.__new__(Tensor)
         result.stored = np.asarray(array) if isinstance(array, np.generic) else array
-        result.grad = None
+        result._grad = None
         result._requires_grad = node is not None and is_floating(result.stored.dtype)
         result.grad_fn = node if result._requires_grad else None
         result.output_index = output_index
@@ -333,6 +332,23 @@ class Tensor:
         if bool(value) != self._requires_grad:
             self._requires_grad = bool(value)
             Changes.note()
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward` added up so far; None before the first.
+
+        Raises TypeError or ValueError if what is assigned is no Tensor, or has another shape.
+        """
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        if gradient is not None:
+            if not isinstance(gradient, Tensor):
+                raise TypeError(f"grad: must be a Tensor or None, got {type(gradient).__name__}")
+            if gradient.shape != self.shape:
+                raise ValueError(f"grad: has shape {gradient.shape}, the tensor {self.shape}")
+        self._grad = gradient
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad`; returns the tensor itself."""

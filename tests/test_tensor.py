@@ -378,3 +378,14 @@ def test_functions_of_numpy_see_the_array_of_a_tensor():
     assert np.add.reduce(x) == 3
     with pytest.raises(TypeError, match=r"add: out must be an array, got a Tensor; pass t\.data"):
         np.add(x, x, out=x)
+
+
+def test_only_gradients_are_taken_for_gradients():
+    x = md.ones(2, requires_grad=True)
+    with pytest.raises(TypeError, match="grad: must be a Tensor or None, got ndarray"):
+        x.grad = np.ones(2)
+    with pytest.raises(ValueError, match=r"grad: has shape \(3,\), the tensor \(2,\)"):
+        x.grad = md.ones(3)
+    x.grad = md.ones(2)
+    (2 * x).sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0]
